@@ -1,0 +1,1 @@
+"""A photo collection becomes shards and a catalog, and is searched."""

@@ -1,0 +1,1 @@
+"""The model core: what trainer, index and service must agree on."""

@@ -1,0 +1,5 @@
+"""The one family of errors a user can cause."""
+
+
+class MultiGrainError(Exception):
+    """A fault the user can cure: the message says what, which value, and what to do."""

@@ -1,0 +1,1 @@
+"""HTTP: which photos look like this one?"""

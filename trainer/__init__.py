@@ -1,0 +1,1 @@
+"""Training: labels, gradients, augmentation, process groups; makes checkpoints."""
