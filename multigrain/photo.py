@@ -1,0 +1,240 @@
+"""Photo bytes to an upright RGB image: the only place in the project where a photo is decoded.
+
+Content decides the format, never a name. The header is checked against the limits before a
+pixel is decoded, so a decompression bomb costs nothing.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from multigrain.errors import MultiGrainError
+
+# A JPEG may be decoded at 1/2, 1/4 or 1/8 while it stays this much larger than the model's
+# input; below 1.5 the following resize would see too few pixels to average.
+DRAFT_MARGIN = 1.5
+
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDES_EXCHANGED = (5, 6, 7, 8)
+# Pillow's decoders are not uniform in what they raise on damaged bytes.
+_DECODER_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+_BOMB_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+# What an unreadable file starts with, so that "not a photo" can be told from "a broken photo".
+_OTHER_TYPES = (
+    (b"%PDF-", "PDF"),
+    (b"PK\x03\x04", "ZIP"),
+    (b"%!PS", "PostScript"),
+    (b"\x1f\x8b", "gzip"),
+    (b"<svg", "SVG"),
+    (b"<?xml", "XML or SVG"),
+    (b"\x00\x00\x01\x00", "ICO"),
+    (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    (b"8BPS", "PSD"),
+)
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+
+
+class PhotoError(MultiGrainError):
+    """A photo that cannot be used; `code` is stable and names the reason.
+
+    Codes: empty_image, image_undecodable, unsupported_media_type, image_too_many_pixels,
+    image_side_too_long, payload_too_large, photo_missing, photo_unreadable.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class PhotoLimits(NamedTuple):
+    """What is accepted: bytes, pixels (width x height), longest side in pixels, formats."""
+
+    max_bytes: int = 64 * 2**20
+    max_pixels: int = 50_000_000
+    max_side: int = 20_000
+    formats: tuple[str, ...] = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+
+
+DEFAULT_LIMITS = PhotoLimits()
+
+
+class Photo(NamedTuple):
+    """A decoded photo: upright RGB image, and what its header said.
+
+    `image` may be smaller than `width` x `height` (reduced-scale decoding); the two numbers
+    are the upright size of the full photo in pixels.
+    """
+
+    image: Image.Image
+    width: int
+    height: int
+    format: str
+    exif_rotated: bool
+
+
+def open_photo(
+    source: bytes | Path,
+    *,
+    min_side: int | None = None,
+    limits: PhotoLimits = DEFAULT_LIMITS,
+) -> Photo:
+    """Decode a photo to an upright RGB image; the first frame of an animation.
+
+    `min_side` is the length of the shorter side the caller needs, in pixels: a JPEG is then
+    decoded at reduced scale while its shorter side stays at least 1.5 times that. Grey,
+    palette, 1-bit, CMYK and 16-bit photos become 8-bit RGB, transparency lies on white.
+    Raises PhotoError, and nothing else, for whatever is wrong with the photo.
+    """
+    data = _read(source, limits)
+    with _decoder_errors(), Image.open(io.BytesIO(data), formats=limits.formats) as opened:
+        _check_size(opened.size, limits)
+        width, height = opened.size
+        if min_side is not None:
+            _draft(opened, min_side)
+        opened.load()
+        # After loading: Pillow turns a TIFF upright by itself and then drops the tag.
+        orientation = _orientation(opened)
+        image = _upright(_to_rgb(opened), orientation)
+    if orientation in _SIDES_EXCHANGED:
+        width, height = height, width
+    return Photo(image, width, height, opened.format or "", orientation != 1)
+
+
+def _read(source: bytes | Path, limits: PhotoLimits) -> bytes:
+    if isinstance(source, Path):
+        source = _read_file(source, limits)
+    if not source:
+        raise PhotoError("empty_image", "the photo is empty (0 bytes)")
+    if len(source) > limits.max_bytes:
+        raise _too_large(len(source), limits)
+    for magic, name in _OTHER_TYPES:
+        if source.lstrip()[: len(magic)].lower() == magic.lower():
+            raise _unsupported(name, limits)
+    if source[4:8] == b"ftyp" and source[8:12] in _HEIF_BRANDS:
+        raise _unsupported("HEIF", limits)
+    return source
+
+
+def _read_file(path: Path, limits: PhotoLimits) -> bytes:
+    try:
+        num_bytes = path.stat().st_size
+        if num_bytes > limits.max_bytes:
+            raise _too_large(num_bytes, limits)
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise PhotoError("photo_missing", f"no file {path}") from None
+    except OSError as error:
+        raise PhotoError("photo_unreadable", f"cannot read {path}: {error.strerror}") from error
+
+
+def _too_large(num_bytes: int, limits: PhotoLimits) -> PhotoError:
+    return PhotoError(
+        "payload_too_large",
+        f"the photo has {num_bytes} bytes, the limit is {limits.max_bytes}",
+    )
+
+
+def _unsupported(name: str, limits: PhotoLimits) -> PhotoError:
+    return PhotoError(
+        "unsupported_media_type",
+        f"this is {name}; accepted formats: {', '.join(limits.formats)}",
+    )
+
+
+@contextmanager
+def _decoder_errors() -> Iterator[None]:
+    """Turn whatever a decoder raises into a PhotoError."""
+    try:
+        yield
+    except _BOMB_ERRORS as error:
+        raise PhotoError("image_too_many_pixels", str(error)) from error
+    except _DECODER_ERRORS as error:
+        reason = str(error) or type(error).__name__
+        raise PhotoError("image_undecodable", f"not a readable photo: {reason}") from error
+
+
+def _check_size(size: tuple[int, int], limits: PhotoLimits) -> None:
+    width, height = size
+    if max(size) > limits.max_side:
+        raise PhotoError(
+            "image_side_too_long", f"{width}x{height}: a side may have {limits.max_side} pixels"
+        )
+    if width * height > limits.max_pixels:
+        raise PhotoError(
+            "image_too_many_pixels",
+            f"{width}x{height} = {width * height / 1e6:.0f} MP, "
+            f"the limit is {limits.max_pixels / 1e6:.0f} MP",
+        )
+
+
+def _orientation(opened: Image.Image) -> int:
+    """EXIF orientation, 1 for everything that is absent, damaged or out of range."""
+    try:
+        value = opened.getexif().get(_ORIENTATION_TAG, 1)
+    except _DECODER_ERRORS:
+        return 1  # damaged metadata does not make the pixels unusable
+    return value if value in _TRANSPOSITIONS else 1
+
+
+def _draft(opened: Image.Image, min_side: int) -> None:
+    """Choose the reduced scale of a JPEG; other formats ignore it."""
+    needed = round(min_side * DRAFT_MARGIN)
+    opened.draft(None, (needed, needed))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return _scale_to_8_bit(image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scale_to_8_bit(image: Image.Image) -> Image.Image:
+    """Scale deep grey to 8 bits; Pillow's own conversion clips (40000 becomes 255).
+
+    Integers within 16 bits are divided by 257; anything else is stretched to its own range.
+    """
+    values = np.asarray(image).astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    if image.mode != "F" and low >= 0 and high <= np.iinfo(np.uint16).max:
+        low, high = 0.0, float(np.iinfo(np.uint16).max)
+    scaled = (values - low) * (255.0 / max(high - low, 1e-12))
+    if not np.isfinite(scaled).all():
+        raise ValueError("non-finite pixel values")
+    return Image.fromarray(np.round(scaled).astype(np.uint8), mode="L").convert("RGB")
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_TRANSPOSITIONS[orientation]) if orientation != 1 else image
