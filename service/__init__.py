@@ -1,1 +1,1 @@
-"""HTTP: which photos look like this one?"""
+"""HTTP: the photos of an index that look like a given one."""

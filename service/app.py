@@ -1,0 +1,68 @@
+"""The ASGI application: routes, page, errors, and one lifespan that opens and closes the rest."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+from starlette.staticfiles import StaticFiles
+
+from service import health, search, thumbnails
+from service.errors import install_error_handlers
+from service.middleware import RequestIdMiddleware
+from service.runtime import Runtime
+
+PAGE = Path(__file__).parent / "page"
+PAGE_HEADERS = {
+    # blob: shows the photo a person picked without sending it anywhere first.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Cache-Control": "no-cache",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def create_app(runtime: Runtime, *, on_failure: Callable[[BaseException], None]) -> FastAPI:
+    """Build the application; `on_failure` is called when the runtime cannot be opened.
+
+    Opening goes on in the background, so that /health answers 503 while a model is converted.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        opening = asyncio.create_task(runtime.open(), name="open")
+        opening.add_done_callback(lambda task: _report(task, on_failure))
+        yield {"runtime": runtime}
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        await runtime.close()
+
+    # The interactive documents would load scripts from elsewhere; /openapi.json stays.
+    app = FastAPI(
+        title="MultiGrain",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    for room in (search, thumbnails, health):
+        app.include_router(room.router)
+    app.add_api_route("/", page, include_in_schema=False)
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    app.add_middleware(RequestIdMiddleware)
+    install_error_handlers(app)
+    return app
+
+
+async def page() -> FileResponse:
+    """The page a person searches with."""
+    return FileResponse(PAGE / "index.html", headers=PAGE_HEADERS)
+
+
+def _report(task: asyncio.Task[None], on_failure: Callable[[BaseException], None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        on_failure(error)

@@ -1,0 +1,256 @@
+"""Requests that arrive together share one forward pass; a lone request does not wait.
+
+Everything but the batch itself runs on the event loop, so there are no locks. A request is
+*admitted* before its body is read (that bounds the queue), *arriving* from the moment its body
+is complete (that is what a batch may wait for), and *queued* once it is ready to run.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from typing import Generic, NamedTuple, TypeVar
+
+from multigrain.errors import MultiGrainError
+
+P = TypeVar("P")  # what a request brings
+R = TypeVar("R")  # what it gets
+
+logger = logging.getLogger(__name__)
+
+# Weight of the newest batch in the moving average of batch seconds.
+_AVERAGE_WEIGHT = 0.2
+
+
+class QueueFullError(MultiGrainError):
+    """As many requests as are allowed are on their way; come back later."""
+
+    def __init__(self, max_queue: int, retry_after_seconds: int) -> None:
+        super().__init__(
+            f"{max_queue} requests are already waiting: try again in {retry_after_seconds} s"
+        )
+        self.retry_after_seconds = retry_after_seconds
+
+
+class DeadlineExceededError(MultiGrainError):
+    """The answer did not come before the request's deadline."""
+
+
+class EngineDeadError(MultiGrainError):
+    """Batches are no longer run: the service has to be restarted."""
+
+
+class Done(NamedTuple, Generic[R]):
+    """A result, the size of the batch it was computed in, and the seconds it waited."""
+
+    result: R
+    batch_size: int
+    queue_seconds: float
+
+
+class _Item(Generic[P, R]):
+    """One queued request."""
+
+    def __init__(self, payload: P, request_id: str, future: asyncio.Future[Done[R]]) -> None:
+        self.payload = payload
+        self.request_id = request_id
+        self.future = future
+        self.queued_at = time.monotonic()
+
+
+class Batcher(Generic[P, R]):
+    """Collects payloads and runs `run_batch` on them, one batch at a time, in `executor`.
+
+    `run_batch` takes at most `max_batch` payloads and returns as many results in their order.
+    When it raises, its payloads are run again one by one, so that only the culprit fails.
+    """
+
+    def __init__(
+        self,
+        run_batch: Callable[[Sequence[P]], Sequence[R]],
+        *,
+        executor: Executor,
+        max_batch: int,
+        max_wait_seconds: float,
+        max_queue: int,
+    ) -> None:
+        self._run_batch = run_batch
+        self._executor = executor
+        self._max_batch = max_batch
+        self._max_wait_seconds = max_wait_seconds
+        self._max_queue = max_queue
+        self._queue: deque[_Item[P, R]] = deque()
+        self._changed = asyncio.Event()
+        self._dispatcher: asyncio.Task[None] | None = None
+        self._closing = False
+        self._batch_seconds = 0.0
+        self.num_admitted = 0
+        self.num_arriving = 0
+        self.num_running = 0
+        self.num_failed_in_row = 0
+        self.running_since: float | None = None
+        self.last_ok_at: float | None = None
+
+    def start(self) -> None:
+        """Begin to run batches; needs a running event loop."""
+        self._dispatcher = asyncio.create_task(self._dispatch(), name="batcher")
+        self._dispatcher.add_done_callback(self._on_dispatcher_end)
+
+    @property
+    def alive(self) -> bool:
+        """Whether queued requests will be run."""
+        return self._dispatcher is not None and not self._dispatcher.done()
+
+    @property
+    def num_queued(self) -> int:
+        """How many requests are ready to run and wait for a batch."""
+        return len(self._queue)
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Hold a place from before the body is read to the answer; raises QueueFullError."""
+        if self.num_admitted >= self._max_queue:
+            raise QueueFullError(self._max_queue, self.retry_after_seconds())
+        self.num_admitted += 1
+        try:
+            yield
+        finally:
+            self.num_admitted -= 1
+
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """Announce a request whose body is complete: a batch may wait for it."""
+        self.num_arriving += 1
+        try:
+            yield
+        finally:
+            self.num_arriving -= 1
+            self._changed.set()
+
+    def retry_after_seconds(self) -> int:
+        """Whole seconds (at least 1) until the requests queued now will have been run."""
+        num_batches = self.num_admitted / self._max_batch + 1
+        return max(1, math.ceil(num_batches * self._batch_seconds))
+
+    async def submit(self, payload: P, *, deadline: float, request_id: str = "") -> Done[R]:
+        """Queue a payload and wait for its result.
+
+        `deadline` is a time of the event loop's clock. Raises DeadlineExceededError,
+        EngineDeadError, or what `run_batch` raised for this payload alone.
+        """
+        if self._closing or not self.alive:
+            raise EngineDeadError("the service no longer runs its model")
+        item = _Item[P, R](payload, request_id, asyncio.get_running_loop().create_future())
+        self._queue.append(item)
+        self._changed.set()
+        try:
+            async with asyncio.timeout_at(deadline) as limit:
+                return await item.future
+        except TimeoutError:
+            if not limit.expired():
+                raise  # the batch's own
+            raise DeadlineExceededError("the answer was not ready before the deadline") from None
+        finally:
+            # A hung batch must not let the items of clients that gave up pile up here.
+            if item in self._queue:
+                self._queue.remove(item)
+
+    async def close(self) -> None:
+        """Run what is queued, then stop; later submissions are refused."""
+        self._closing = True
+        self._changed.set()
+        if self._dispatcher is not None:
+            await asyncio.wait([self._dispatcher])
+
+    async def _dispatch(self) -> None:
+        while self._queue or not self._closing:
+            await self._until_worth_running()
+            if batch := self._pop():
+                await self._run(batch)
+
+    async def _until_worth_running(self) -> None:
+        """Wait for an item, then for those arriving: at most max_wait after the first item."""
+        while not self._queue:
+            if self._closing:
+                return
+            await self._next_change(None)
+        run_at = self._queue[0].queued_at + self._max_wait_seconds
+        while self.num_arriving and 0 < len(self._queue) < self._max_batch:
+            remaining_seconds = run_at - time.monotonic()
+            if remaining_seconds <= 0:
+                return
+            await self._next_change(remaining_seconds)
+
+    async def _next_change(self, timeout_seconds: float | None) -> None:
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return  # waited long enough: the caller looks at the clock
+
+    def _pop(self) -> list[_Item[P, R]]:
+        """Take up to max_batch items whose client still waits."""
+        batch: list[_Item[P, R]] = []
+        while self._queue and len(batch) < self._max_batch:
+            item = self._queue.popleft()
+            if not item.future.done():
+                batch.append(item)
+        return batch
+
+    async def _run(self, batch: list[_Item[P, R]]) -> None:
+        started_at = self.running_since = time.monotonic()
+        self.num_running = len(batch)
+        logger.debug("batch of %d: %s", len(batch), [item.request_id for item in batch])
+        try:
+            if not await self._attempt(batch) and len(batch) > 1:
+                for item in batch:
+                    if not item.future.done():
+                        await self._attempt([item])
+        finally:
+            self.num_running, self.running_since = 0, None
+        self._note_seconds(time.monotonic() - started_at)
+
+    async def _attempt(self, batch: list[_Item[P, R]]) -> bool:
+        """Run a batch once; a single item's exception becomes its answer."""
+        started_at = time.monotonic()
+        payloads = [item.payload for item in batch]
+        work = asyncio.get_running_loop().run_in_executor(self._executor, self._run_batch, payloads)
+        try:
+            results = await work
+            answers = list(zip(batch, results, strict=True))
+        except Exception as error:  # noqa: BLE001 - whatever a batch raises belongs to its items
+            self._note_failure(batch, error)
+            return False
+        self.num_failed_in_row, self.last_ok_at = 0, time.monotonic()
+        for item, result in answers:
+            if not item.future.done():
+                waited_seconds = started_at - item.queued_at
+                item.future.set_result(Done(result, len(batch), waited_seconds))
+        return True
+
+    def _note_failure(self, batch: list[_Item[P, R]], error: Exception) -> None:
+        logger.warning("a batch of %d failed: %r", len(batch), error)
+        if len(batch) > 1:
+            return  # its items are tried one by one
+        self.num_failed_in_row += 1
+        if not batch[0].future.done():
+            batch[0].future.set_exception(error)
+
+    def _note_seconds(self, seconds: float) -> None:
+        if not self._batch_seconds:
+            self._batch_seconds = seconds
+        self._batch_seconds += _AVERAGE_WEIGHT * (seconds - self._batch_seconds)
+
+    def _on_dispatcher_end(self, task: asyncio.Task[None]) -> None:
+        """Answer whoever still waits: without the dispatcher nothing will be run."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.critical("the batcher has stopped", exc_info=error)
+        for item in self._queue:
+            if not item.future.done():
+                item.future.set_exception(EngineDeadError("the model has stopped"))
+        self._queue.clear()

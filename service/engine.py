@@ -1,0 +1,124 @@
+"""The model and the index behind the service: photos' pixels in, neighbours out."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from index.searcher import Neighbour, Searcher
+from multigrain.embedder import Embedder
+from multigrain.errors import MultiGrainError
+from multigrain.photo import PhotoLimits
+
+# Warming with more than the largest batch teaches nothing; one and the largest are the shapes met.
+_LONE = 1
+
+
+class FingerprintMismatchError(MultiGrainError):
+    """The checkpoint is not the one the index was built with."""
+
+
+class QueryPhoto(NamedTuple):
+    """A decoded query: model input uint8 [h, w, 3] RGB, and facts about the photo it came from."""
+
+    pixels: npt.NDArray[np.uint8]
+    sha256: str
+    width: int
+    height: int
+    format: str
+    exif_rotated: bool
+
+
+class Query(NamedTuple):
+    """Pixels to search with, and how many neighbours to find."""
+
+    pixels: npt.NDArray[np.uint8]
+    num_neighbours: int
+
+
+class Answer(NamedTuple):
+    """Neighbours of one query, and the seconds its whole batch took in each stage."""
+
+    neighbours: list[Neighbour]
+    infer_seconds: float
+    search_seconds: float
+
+
+class Engine:
+    """Embeds and searches batches; `read` may be called from many threads, `answer` from one."""
+
+    def __init__(self, embedder: Embedder, searcher: Searcher, *, max_batch: int) -> None:
+        self.embedder = embedder
+        self.searcher = searcher
+        self._max_batch = max_batch
+
+    @classmethod
+    def open(
+        cls,
+        index: Path,
+        *,
+        checkpoint: Path | None,
+        device: str,
+        cache_dir: Path | None,
+        max_batch: int,
+    ) -> "Engine":
+        """Open index and model, check that they belong together, warm up and ask the canaries.
+
+        Raises MultiGrainError when the folder, the checkpoint or a canary is not as it should be.
+        """
+        searcher = Searcher.open(index)
+        path = checkpoint if checkpoint is not None else searcher.checkpoint_path
+        embedder = Embedder.open(path, device=device, cache_dir=cache_dir)
+        if embedder.fingerprint != searcher.fingerprint:
+            raise FingerprintMismatchError(
+                f"checkpoint {path} has fingerprint {embedder.fingerprint[:12]}, the index {index} "
+                f"was built with {searcher.fingerprint[:12]}: leave out --checkpoint, or rebuild"
+            )
+        embedder.warm({_LONE, max_batch})
+        searcher.check_canaries(embedder)
+        return cls(embedder, searcher, max_batch=max_batch)
+
+    @property
+    def model_name(self) -> str:
+        """Trunk and fingerprint, as answers name the model."""
+        trunk = self.embedder.document.backbone.name
+        return f"multigrain-{trunk}@sha256:{self.embedder.fingerprint[:12]}"
+
+    def read(self, photo: bytes, limits: PhotoLimits) -> QueryPhoto:
+        """Decode a photo to the model's input; raises PhotoError."""
+        prepared = self.embedder.read(photo, limits)
+        return QueryPhoto(
+            pixels=prepared.pixels,
+            sha256=hashlib.sha256(photo).hexdigest(),
+            width=prepared.width,
+            height=prepared.height,
+            format=prepared.format,
+            exif_rotated=prepared.exif_rotated,
+        )
+
+    def answer(self, queries: Sequence[Query]) -> list[Answer]:
+        """Embed and search all queries at once; an exception concerns all of them."""
+        started_at = time.perf_counter()
+        embeddings = self.embedder.embed_pixels(
+            [query.pixels for query in queries], batch_size=self._max_batch
+        )
+        embedded_at = time.perf_counter()
+        num_neighbours = max(query.num_neighbours for query in queries)
+        found = self.searcher.search(embeddings, num_neighbours)
+        searched_at = time.perf_counter()
+        return [
+            Answer(
+                neighbours[: query.num_neighbours],
+                infer_seconds=embedded_at - started_at,
+                search_seconds=searched_at - embedded_at,
+            )
+            for query, neighbours in zip(queries, found, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Close the index; the model goes with the process."""
+        self.searcher.close()

@@ -1,0 +1,72 @@
+"""GET /health, /livez and /readyz: cheap answers that wait for nothing."""
+
+import time
+from http import HTTPStatus
+from importlib.metadata import version
+
+from fastapi import APIRouter, Request, Response
+
+from service.runtime import Ready, Runtime
+from service.schemas import Checks, EngineCheck, Health, IndexCheck, ModelCheck
+
+router = APIRouter()
+
+_DISTRIBUTION = "multigrain-retrieval"
+
+
+@router.get("/health", responses={503: {"model": Health}})
+async def health(request: Request, response: Response) -> Health:
+    """Whether searches are answered (200) or not (503), and the parts that decide it."""
+    runtime: Runtime = request.state.runtime
+    response.status_code = _status_code(ok=runtime.status == "ok")
+    response.headers["Cache-Control"] = "no-store"
+    opened = runtime.opened
+    return Health(
+        status=runtime.status,
+        checks=_checks(opened),
+        version=version(_DISTRIBUTION),
+        generation=opened.engine.searcher.generation if opened else None,
+        uptime_s=round(time.monotonic() - runtime.started_at, 1),
+    )
+
+
+@router.get("/livez")
+async def livez(request: Request) -> Response:
+    """200 unless only a restart helps."""
+    runtime: Runtime = request.state.runtime
+    return Response(status_code=_status_code(ok=runtime.inference_alive))
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> Response:
+    """200 when searches should be sent here."""
+    runtime: Runtime = request.state.runtime
+    return Response(status_code=_status_code(ok=runtime.status == "ok"))
+
+
+def _status_code(*, ok: bool) -> int:
+    return HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
+
+
+def _checks(opened: Ready | None) -> Checks:
+    if opened is None:
+        return Checks(
+            model=None, index=None, engine=EngineCheck(queue=0, inflight=0, last_ok_s=None)
+        )
+    engine, batcher = opened
+    embedder, searcher = engine.embedder, engine.searcher
+    last_ok_at = batcher.last_ok_at
+    return Checks(
+        model=ModelCheck(
+            name=engine.model_name,
+            device=str(embedder.device),
+            engine=embedder.engine,
+            precision=embedder.precision,
+        ),
+        index=IndexCheck(generation=searcher.generation, num_photos=searcher.num_live),
+        engine=EngineCheck(
+            queue=batcher.num_queued,
+            inflight=batcher.num_running,
+            last_ok_s=None if last_ok_at is None else round(time.monotonic() - last_ok_at, 3),
+        ),
+    )

@@ -1,0 +1,105 @@
+"""What the routes share, and where in its life the service is."""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, NamedTuple
+
+from multigrain.photo import PhotoLimits
+from service.batcher import Batcher
+from service.engine import Answer, Engine, Query
+from service.errors import ProblemError
+from service.settings import Settings
+
+# A batch that runs this long will not come back.
+STUCK_AFTER_SECONDS = 30.0
+# One failure is a bad photo; this many alone in a row are a broken model.
+MAX_FAILED_IN_ROW = 3
+
+Status = Literal["ok", "starting", "draining", "dead"]
+
+
+class Ready(NamedTuple):
+    """The opened parts of a service that answers searches."""
+
+    engine: Engine
+    batcher: Batcher[Query, Answer]
+
+
+class Runtime:
+    """Engine, batcher and thread pools of one service; all methods belong to the event loop.
+
+    Three pools keep work apart: one thread owns the model and the index, `decode_threads` turn
+    photos to pixels, one makes thumbnails so that a page full of them delays no search.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.limits = PhotoLimits(max_bytes=settings.max_body_bytes, max_pixels=settings.max_pixels)
+        # Each thread holds at most one photo of max_pixels, which bounds the memory of all.
+        num_affordable = max(1, settings.max_inflight_pixels // settings.max_pixels)
+        num_decoders = min(settings.decode_threads, num_affordable)
+        self.engine_thread = ThreadPoolExecutor(1, "engine")
+        self.decoders = ThreadPoolExecutor(num_decoders, "decode")
+        self.thumbnailer = ThreadPoolExecutor(1, "thumbnail")
+        self.started_at = time.monotonic()
+        self.draining = False
+        self.opened: Ready | None = None
+
+    async def open(self) -> None:
+        """Load, verify and warm everything, then begin to answer; raises MultiGrainError."""
+        settings = self.settings
+        engine = await asyncio.get_running_loop().run_in_executor(
+            self.engine_thread,
+            lambda: Engine.open(
+                settings.index,
+                checkpoint=settings.checkpoint,
+                device=settings.device,
+                cache_dir=settings.cache_dir,
+                max_batch=settings.max_batch,
+            ),
+        )
+        batcher = Batcher[Query, Answer](
+            engine.answer,
+            executor=self.engine_thread,
+            max_batch=settings.max_batch,
+            max_wait_seconds=settings.max_wait_ms / 1000,
+            max_queue=settings.max_queue,
+        )
+        batcher.start()
+        self.opened = Ready(engine, batcher)
+
+    async def close(self) -> None:
+        """Finish the queue, then let go of the index and the threads."""
+        if self.opened is not None:
+            await self.opened.batcher.close()
+            self.opened.engine.close()
+        for pool in (self.engine_thread, self.decoders, self.thumbnailer):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def status(self) -> Status:
+        """Whether searches are answered, and if not, why."""
+        if self.opened is not None and not self.inference_alive:
+            return "dead"
+        if self.draining:
+            return "draining"
+        return "ok" if self.opened is not None else "starting"
+
+    @property
+    def inference_alive(self) -> bool:
+        """False once batches are no longer run, hang, or keep failing."""
+        if self.opened is None:
+            return True
+        batcher = self.opened.batcher
+        since = batcher.running_since
+        stuck = since is not None and time.monotonic() - since > STUCK_AFTER_SECONDS
+        return batcher.alive and not stuck and batcher.num_failed_in_row < MAX_FAILED_IN_ROW
+
+    def ready(self) -> Ready:
+        """Return the opened parts, or raise the problem that tells why there are none."""
+        if self.opened is None:
+            raise ProblemError("not_ready", "the model is still being loaded")
+        if self.draining:
+            raise ProblemError("draining", "the service is shutting down")
+        return self.opened

@@ -1,0 +1,115 @@
+"""The JSON that goes in and out, as service clients see it."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+# A cosine of unit vectors may leave [-1, 1] by a rounding error.
+Cosine = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+
+
+class SearchOptions(BaseModel):
+    """Parameters of POST /search, in the query string or as form fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: int = Field(10, ge=1, le=100, description="how many hits to return")
+
+
+class ThumbnailOptions(BaseModel):
+    """Parameters of GET /images/{id}/thumbnail."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: Literal[128, 256, 512] = Field(256, description="longest side in pixels")
+
+
+class Hit(BaseModel):
+    """One neighbour of the query photo; the id is a string, because JavaScript has no int64."""
+
+    rank: int
+    id: str
+    score: Cosine
+    uri: str
+    thumbnail_url: str
+    metadata: dict[str, JsonValue]
+
+
+class QueryPhoto(BaseModel):
+    """What the service saw: hash of the bytes, upright size in pixels, format."""
+
+    sha256: str
+    width: int
+    height: int
+    format: str
+    exif_rotated: bool
+
+
+class TimingMs(BaseModel):
+    """Milliseconds each stage of the request took."""
+
+    receive: float
+    decode: float
+    queue: float
+    infer: float
+    search: float
+    metadata: float
+    total: float
+
+
+class SearchResponse(BaseModel):
+    """Answer of POST /search: hits by falling cosine, equal cosines by id."""
+
+    request_id: str
+    generation: str
+    model: str
+    metric: Literal["cosine"] = "cosine"
+    query: QueryPhoto
+    results: list[Hit]
+    count: int
+    offset: Literal[0] = 0
+    has_more: bool
+    batch_size: int
+    timing_ms: TimingMs
+
+
+class ModelCheck(BaseModel):
+    """The loaded model: name with fingerprint, where and how it runs."""
+
+    name: str
+    device: str
+    engine: str
+    precision: str
+
+
+class IndexCheck(BaseModel):
+    """The opened index: its generation and how many photos can be found."""
+
+    generation: str
+    num_photos: int
+
+
+class EngineCheck(BaseModel):
+    """The batches: requests waiting and running, seconds since one succeeded."""
+
+    queue: int
+    inflight: int
+    last_ok_s: float | None
+
+
+class Checks(BaseModel):
+    """The parts of the service; null while they are being opened."""
+
+    model: ModelCheck | None
+    index: IndexCheck | None
+    engine: EngineCheck
+
+
+class Health(BaseModel):
+    """Answer of GET /health."""
+
+    status: Literal["ok", "starting", "draining", "dead"]
+    checks: Checks
+    version: str
+    generation: str | None
+    uptime_s: float

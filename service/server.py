@@ -1,0 +1,110 @@
+"""The process around the application: port, logs, signals, orderly end."""
+
+import asyncio
+import logging
+import signal
+import socket
+from types import FrameType
+
+import uvicorn
+
+from multigrain.errors import MultiGrainError
+from service.app import create_app
+from service.runtime import Runtime
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+SHUTDOWN_TIMEOUT_SECONDS = 25
+KEEP_ALIVE_SECONDS = 5
+_PROBES = ("/health", "/livez", "/readyz")
+
+
+class PortError(MultiGrainError):
+    """The address cannot be listened on."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the port before anything slow is done; raises PortError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise PortError(
+            f"cannot listen on {host} port {port}: {reason}; choose another with --host or --port"
+        ) from None
+    return listener
+
+
+class DrainingServer(uvicorn.Server):
+    """A server that stays reachable for a moment after SIGTERM, so that a balancer notices."""
+
+    def __init__(self, config: uvicorn.Config, runtime: Runtime) -> None:
+        super().__init__(config)
+        self._runtime = runtime
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Remember the loop that signals have to reach."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain on the first SIGTERM; a second signal, or Ctrl-C, ends at once."""
+        first = not self._runtime.draining
+        self._runtime.draining = True
+        if sig == signal.SIGTERM and first and self._loop is not None:
+            grace_seconds = self._runtime.settings.drain_grace_s
+            end = super().handle_exit
+            # Signals interrupt the loop: only the threadsafe call wakes it.
+            self._loop.call_soon_threadsafe(self._loop.call_later, grace_seconds, end, sig, frame)
+            return
+        super().handle_exit(sig, frame)
+
+
+class _QuietProbes(logging.Filter):
+    """Keeps the probes of balancers and containers out of the access log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Drop the line of a GET to one of the health routes."""
+        return not any(f" {path} " in record.getMessage() for path in _PROBES)
+
+
+def _set_up_logging() -> None:
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.access").addFilter(_QuietProbes())
+
+
+def serve(settings: Settings) -> None:
+    """Answer requests until a signal ends it; raises MultiGrainError when it cannot start."""
+    _set_up_logging()
+    listener = bind(settings.host, settings.port)
+    host, port = listener.getsockname()[:2]
+    runtime = Runtime(settings)
+    failures: list[BaseException] = []
+
+    def fail(error: BaseException) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    config = uvicorn.Config(
+        create_app(runtime, on_failure=fail),
+        log_config=None,
+        lifespan="on",
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_SECONDS,
+    )
+    server = DrainingServer(config, runtime)
+    address = f"[{host}]" if ":" in host else host
+    logger.info("http://%s:%d opens its index and warms its model", address, port)
+    server.run(sockets=[listener])
+    for error in failures:
+        raise error

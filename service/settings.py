@@ -1,0 +1,41 @@
+"""What can be set about the service, with defaults that fit a laptop."""
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+
+from multigrain.config import Config
+
+
+class Settings(Config):
+    """Settings of `python -m service`; each is a flag and an environment variable."""
+
+    index: Path = Field(description="index folder, as made by index.build")
+    checkpoint: Path | None = Field(
+        None, description="checkpoint file; default: the copy in the index folder"
+    )
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    device: str = Field("auto", description="auto, cpu or cuda")
+    cache_dir: Path | None = Field(
+        None, description="where converted CPU models are kept; default: the user's cache folder"
+    )
+    max_batch: int = Field(8, ge=1, description="photos in one forward pass")
+    max_wait_ms: float = Field(
+        4.0, ge=0, description="how long a batch waits for requests whose photo is being decoded"
+    )
+    max_queue: int = Field(128, ge=1, description="requests on their way before others get 429")
+    decode_threads: int = Field(os.cpu_count() or 1, ge=1, description="threads that decode photos")
+    max_body_bytes: int = Field(10 * 2**20, ge=1, description="largest request body")
+    max_pixels: int = Field(50_000_000, ge=1, description="largest photo, width x height")
+    max_inflight_pixels: int = Field(
+        200_000_000, ge=1, description="pixels being decoded at once; bounds decode_threads"
+    )
+    request_timeout_ms: int = Field(
+        5000, ge=10, description="time from the complete body to the answer"
+    )
+    body_timeout_s: float = Field(15.0, gt=0, description="time a body may take to arrive")
+    drain_grace_s: float = Field(
+        5.0, ge=0, description="time between SIGTERM and closing the port, for a balancer to notice"
+    )

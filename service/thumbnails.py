@@ -1,0 +1,97 @@
+"""GET /images/{id}/thumbnail: a small JPEG of an indexed photo, made on request."""
+
+import asyncio
+import hashlib
+import io
+from pathlib import Path as FilePath
+from typing import Annotated, NamedTuple
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from PIL import Image
+
+from multigrain.photo import PhotoError, open_photo
+from service.engine import Engine
+from service.errors import ProblemError
+from service.runtime import Runtime
+from service.schemas import ThumbnailOptions
+from service.upload import refuse_repeats
+
+router = APIRouter()
+
+JPEG_QUALITY = 85
+MAX_ID = 2**63 - 1
+
+
+class _Thumbnail(NamedTuple):
+    """A JPEG with its entity tag; no bytes when the client has it already."""
+
+    etag: str
+    jpeg: bytes | None
+
+
+@router.get(
+    "/images/{image_id}/thumbnail",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}, 304: {"description": "not modified"}},
+)
+async def thumbnail(
+    request: Request,
+    image_id: Annotated[int, Path(ge=0, le=MAX_ID)],
+    options: Annotated[ThumbnailOptions, Query()],
+) -> Response:
+    """A small copy of an indexed photo, by the id of a hit."""
+    runtime: Runtime = request.state.runtime
+    refuse_repeats(request.query_params.multi_items(), "query")
+    made = await asyncio.get_running_loop().run_in_executor(
+        runtime.thumbnailer,
+        make_thumbnail,
+        runtime.ready().engine,
+        image_id,
+        options.size,
+        request.headers.get("if-none-match", ""),
+    )
+    headers = {"ETag": made.etag, "Cache-Control": "no-cache"}
+    if made.jpeg is None:
+        return Response(status_code=304, headers=headers)
+    return Response(made.jpeg, headers=headers, media_type="image/jpeg")
+
+
+def make_thumbnail(engine: Engine, image_id: int, size: int, known_etags: str) -> _Thumbnail:
+    """Shrink an indexed photo to fit a square of `size` pixels.
+
+    The path comes from the catalog alone. Raises ProblemError image_not_found or photo_missing.
+    """
+    path = engine.searcher.photo_path(image_id)
+    if path is None:
+        raise ProblemError("image_not_found", f"no image has the id {image_id}")
+    etag = _etag(path, image_id, size)
+    if etag in known_etags:
+        return _Thumbnail(etag, None)
+    return _Thumbnail(etag, _shrink(path, image_id, size))
+
+
+def _etag(path: FilePath, image_id: int, size: int) -> str:
+    """Name a thumbnail by what it is made from: another file under the path, another tag."""
+    try:
+        status = path.stat()
+    except OSError:
+        raise _photo_missing(image_id) from None
+    source = f"{image_id} {size} {status.st_size} {status.st_mtime_ns}"
+    return f'"{hashlib.sha256(source.encode()).hexdigest()[:32]}"'
+
+
+def _shrink(path: FilePath, image_id: int, size: int) -> bytes:
+    try:
+        image = open_photo(path, min_side=size).image
+    except PhotoError:
+        raise _photo_missing(image_id) from None
+    image.thumbnail((size, size), Image.Resampling.LANCZOS)
+    jpeg = io.BytesIO()
+    image.save(jpeg, "JPEG", quality=JPEG_QUALITY)
+    return jpeg.getvalue()
+
+
+def _photo_missing(image_id: int) -> ProblemError:
+    return ProblemError(
+        "photo_missing", f"the original of image {image_id} is gone or was replaced"
+    )
