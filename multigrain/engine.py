@@ -1,0 +1,209 @@
+"""Which engine embeds on this machine: named by the caller, or measured once and remembered."""
+
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from multigrain.checkpoint import Checkpoint
+from multigrain.engine_openvino import OpenVINOEngine, has_native_bf16
+from multigrain.engine_torch import TorchEngine
+from multigrain.errors import MultiGrainError
+from multigrain.files import atomic_write_text
+
+logger = logging.getLogger(__name__)
+
+_NUM_TIMED_PHOTOS = 8
+_NUM_TIMED_RUNS = 3
+# A converted graph that disagrees with torch by more than this computes something else.
+_MIN_CONVERSION_COSINE = {"fp32": 0.9999, "bf16": 0.9}
+
+
+class DeviceError(MultiGrainError):
+    """A device or an engine that was asked for and is not there."""
+
+
+class Engine(Protocol):
+    """Pixels to pooled unit vectors, on one device in one precision."""
+
+    name: str
+    precision: str
+
+    def infer(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """uint8 [N, H, W, 3] of one shape -> unit float32 [N, C]; one caller at a time."""
+        ...
+
+
+def default_cache_dir(environ: Mapping[str, str]) -> Path:
+    """The user's cache folder for converted models."""
+    base = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "multigrain"
+
+
+def resolve_device(device: str) -> str:
+    """`auto` -> cuda where there is one, else cpu; raises DeviceError for an absent cuda."""
+    if device not in ("auto", "cpu") and not device.startswith("cuda"):
+        raise DeviceError(f"device {device!r}: choose auto, cpu, cuda or cuda:N")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise DeviceError(f"device {device!r}: no CUDA device is visible; use cpu or auto")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def open_engine(
+    checkpoint: Checkpoint,
+    *,
+    device: str,
+    engine: str,
+    precision: str,
+    num_threads: int,
+    cache_dir: Path,
+) -> Engine:
+    """The engine asked for; `auto` measures both CPU engines once and keeps the faster.
+
+    `device` is a resolved one. `precision` auto is bf16 where the hardware computes in it,
+    fp32 elsewhere. Raises DeviceError for an engine that is not installed or does not run on
+    the device.
+    """
+    if engine not in ("auto", "openvino", "torch"):
+        raise DeviceError(f"engine {engine!r}: choose auto, openvino or torch")
+    if device != "cpu":
+        if engine == "openvino":
+            raise DeviceError(f"engine openvino runs on the CPU, the device is {device}")
+        return TorchEngine(checkpoint.model, device=device, precision=_cuda_precision(precision))
+    torch.set_num_threads(num_threads)
+    has_openvino = find_spec("openvino") is not None
+    if engine == "openvino" and not has_openvino:
+        raise DeviceError(
+            "engine openvino is not installed: pip install 'multigrain-retrieval[cpu]'"
+        )
+    if precision == "auto":
+        precision = "bf16" if has_openvino and has_native_bf16() else "fp32"
+    cpu = _CpuEngines(checkpoint, precision, num_threads, cache_dir)
+    if engine == "torch" or not has_openvino:
+        return cpu.torch()
+    return cpu.openvino() if engine == "openvino" else cpu.faster()
+
+
+def _cuda_precision(precision: str) -> str:
+    if precision != "auto":
+        return precision
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+
+
+class _CpuEngines:
+    """The two engines of a CPU, and the record of which is faster here."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, precision: str, num_threads: int, cache_dir: Path
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._precision = precision
+        self._num_threads = num_threads
+        key = f"{checkpoint.fingerprint[:16]}-openvino-{_version('openvino')}"
+        self._graph_file = cache_dir / key / "model.xml"
+        self._choice_file = cache_dir / f"{key}.choice.json"
+
+    def torch(self) -> Engine:
+        return TorchEngine(self._checkpoint.model, device="cpu", precision=self._precision)
+
+    def openvino(self) -> Engine:
+        return OpenVINOEngine.open(
+            self._checkpoint.model,
+            precision=self._precision,
+            num_threads=self._num_threads,
+            cached=self._graph_file,
+        )
+
+    def faster(self) -> Engine:
+        """The engine recorded for this machine, or the faster of both, which is recorded."""
+        chosen = self._recorded().get(self._machine())
+        if chosen == "openvino":
+            return self.openvino()
+        if chosen == "torch":
+            return self.torch()
+        reference = self.torch()
+        try:
+            converted = self.openvino()
+        except RuntimeError as error:  # what OpenVINO raises for an operation it does not know
+            logger.warning("OpenVINO cannot run this model, torch does: %s", error)
+            return reference
+        winner = self._measure(reference, converted)
+        self._record(winner.name)
+        return winner
+
+    def _measure(self, reference: Engine, converted: Engine) -> Engine:
+        size = self._checkpoint.document.preprocessing.size
+        pixels = np.random.default_rng(0).integers(
+            0, 256, (_NUM_TIMED_PHOTOS, size, size, 3), dtype=np.uint8
+        )
+        cosine = float((reference.infer(pixels) * converted.infer(pixels)).sum(axis=1).min())
+        if not cosine >= _MIN_CONVERSION_COSINE[self._precision]:
+            logger.warning("the converted model disagrees with torch (cosine %.4f): torch", cosine)
+            return reference
+        seconds = {
+            engine.name: _fastest_seconds(engine, pixels) for engine in (reference, converted)
+        }
+        logger.info("embedding %d photos, seconds by engine: %s", len(pixels), seconds)
+        return converted if seconds[converted.name] < seconds[reference.name] else reference
+
+    def _machine(self) -> str:
+        parts = (_cpu_name(), self._num_threads, self._precision, torch.__version__)
+        return " / ".join(str(part) for part in parts)
+
+    def _recorded(self) -> dict[str, str]:
+        try:
+            record: dict[str, str] = json.loads(self._choice_file.read_text())
+        except (OSError, ValueError):  # absent or damaged: measured again
+            return {}
+        return record
+
+    def _record(self, name: str) -> None:
+        record = {**self._recorded(), self._machine(): name}
+        try:
+            atomic_write_text(self._choice_file, json.dumps(record, indent=1))
+        except OSError as error:
+            logger.warning("cannot keep the choice of engine: %s", error)
+
+
+def _fastest_seconds(engine: Engine, pixels: npt.NDArray[np.uint8]) -> float:
+    def once() -> float:
+        start = time.perf_counter()
+        engine.infer(pixels)
+        return time.perf_counter() - start
+
+    return min(once() for _ in range(_NUM_TIMED_RUNS))
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.processor()
+    facts = [
+        line.split(":", 1)[1].strip() for line in lines if line.startswith(("model", "stepping"))
+    ]
+    return " ".join(dict.fromkeys(facts))
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def num_cpus() -> int:
+    """CPUs this process may use; a container's quota of cores counts, not the host's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,100 @@
+"""The OpenVINO engine: GeM and L2 in the graph, uint8 in, dynamic batch and size."""
+
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from multigrain.engine_torch import PooledUnit
+from multigrain.model import MultiGrain
+
+logger = logging.getLogger(__name__)
+
+
+def has_native_bf16() -> bool:
+    """Whether this CPU computes in bf16 itself; elsewhere bf16 is emulated and slow."""
+    import openvino
+
+    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in capabilities
+
+
+def convert(model: MultiGrain) -> Any:
+    """Trace the model into an OpenVINO graph: uint8 [N, H, W, 3] -> unit float32 [N, C].
+
+    Goes through the PyTorch frontend itself: `openvino.convert_model` would send telemetry.
+    """
+    import openvino
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    example = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    # The tracer and the frontend warn about each other's deprecations; neither is ours to mend.
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        decoder = TorchScriptPythonDecoder(
+            PooledUnit(model).eval(), example_input=(example,), skip_freeze=False
+        )
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        graph = frontend.convert(frontend.load(decoder))
+    graph.reshape({0: openvino.PartialShape([-1, -1, -1, 3])})
+    return graph
+
+
+class OpenVINOEngine:
+    """A converted model, compiled for this CPU in latency mode with all its threads."""
+
+    name = "openvino"
+
+    def __init__(self, graph: Any, *, precision: str, num_threads: int) -> None:
+        import openvino
+
+        self.precision = precision
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": num_threads,
+        }
+        self._request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
+
+    @classmethod
+    def open(
+        cls, model: MultiGrain, *, precision: str, num_threads: int, cached: Path | None
+    ) -> "OpenVINOEngine":
+        """Compile the graph stored at `cached`, or convert the model and store it there.
+
+        A cache that cannot be written costs one log line and a conversion at every start.
+        """
+        import openvino
+
+        if cached is not None and cached.exists():
+            graph = openvino.Core().read_model(cached)
+        else:
+            graph = convert(model)
+            if cached is not None:
+                _store(graph, cached)
+        return cls(graph, precision=precision, num_threads=num_threads)
+
+    def infer(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """uint8 [N, H, W, 3] -> unit float32 [N, C]; one caller at a time."""
+        unit: npt.NDArray[np.float32] = self._request.infer({0: pixels}, share_inputs=True)[0]
+        return unit.copy()  # the request's own buffer is reused by the next call
+
+
+def _store(graph: Any, cached: Path) -> None:
+    """Serialise the graph (two files) in a folder of its own, then rename the folder."""
+    import openvino
+
+    try:
+        cached.parent.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cached.parent.parent, prefix=".new-") as scratch:
+            openvino.serialize(graph, str(Path(scratch) / cached.name))
+            Path(scratch).rename(cached.parent)
+            Path(scratch).mkdir()  # what the context manager removes
+    except OSError as error:
+        logger.warning("cannot keep the converted model in %s: %s", cached.parent, error)
