@@ -1,6 +1,7 @@
 """The ASGI application: routes, page, errors, and one lifespan that opens and closes the rest."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from service import health, search, thumbnails
 from service.errors import install_error_handlers
 from service.middleware import RequestIdMiddleware
 from service.runtime import Runtime
+
+logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
 PAGE_HEADERS = {
@@ -64,5 +67,9 @@ async def page() -> FileResponse:
 
 
 def _report(task: asyncio.Task[None], on_failure: Callable[[BaseException], None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
+    if task.cancelled():
+        return
+    if (error := task.exception()) is not None:
         on_failure(error)
+    else:
+        logger.info("ready")

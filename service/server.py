@@ -41,12 +41,31 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class DrainingServer(uvicorn.Server):
-    """A server that stays reachable for a moment after SIGTERM, so that a balancer notices."""
+    """One service on one port; after SIGTERM it stays reachable so that a balancer notices.
 
-    def __init__(self, config: uvicorn.Config, runtime: Runtime) -> None:
-        super().__init__(config)
-        self._runtime = runtime
+    The port is taken on construction, before anything slow is done: raises PortError.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.listener = bind(settings.host, settings.port)
+        self.runtime = Runtime(settings)
+        self.failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        config = uvicorn.Config(
+            create_app(self.runtime, on_failure=self._fail),
+            log_config=None,
+            lifespan="on",
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_SECONDS,
+        )
+        super().__init__(config)
+
+    @property
+    def url(self) -> str:
+        """Address of the service, with the port it was given."""
+        host, port = self.listener.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Remember the loop that signals have to reach."""
@@ -55,15 +74,19 @@ class DrainingServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain on the first SIGTERM; a second signal, or Ctrl-C, ends at once."""
-        first = not self._runtime.draining
-        self._runtime.draining = True
+        first = not self.runtime.draining
+        self.runtime.draining = True
         if sig == signal.SIGTERM and first and self._loop is not None:
-            grace_seconds = self._runtime.settings.drain_grace_s
+            grace_seconds = self.runtime.settings.drain_grace_s
             end = super().handle_exit
             # Signals interrupt the loop: only the threadsafe call wakes it.
             self._loop.call_soon_threadsafe(self._loop.call_later, grace_seconds, end, sig, frame)
             return
         super().handle_exit(sig, frame)
+
+    def _fail(self, error: BaseException) -> None:
+        self.failure = error
+        self.should_exit = True
 
 
 class _QuietProbes(logging.Filter):
@@ -85,26 +108,8 @@ def _set_up_logging() -> None:
 def serve(settings: Settings) -> None:
     """Answer requests until a signal ends it; raises MultiGrainError when it cannot start."""
     _set_up_logging()
-    listener = bind(settings.host, settings.port)
-    host, port = listener.getsockname()[:2]
-    runtime = Runtime(settings)
-    failures: list[BaseException] = []
-
-    def fail(error: BaseException) -> None:
-        failures.append(error)
-        server.should_exit = True
-
-    config = uvicorn.Config(
-        create_app(runtime, on_failure=fail),
-        log_config=None,
-        lifespan="on",
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_SECONDS,
-    )
-    server = DrainingServer(config, runtime)
-    address = f"[{host}]" if ":" in host else host
-    logger.info("http://%s:%d opens its index and warms its model", address, port)
-    server.run(sockets=[listener])
-    for error in failures:
-        raise error
+    server = DrainingServer(settings)
+    logger.info("%s: opening the index, warming the model", server.url)
+    server.run(sockets=[server.listener])
+    if server.failure is not None:
+        raise server.failure

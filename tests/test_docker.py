@@ -1,0 +1,138 @@
+"""The Dockerfile and the compose file agree with each other and with the programs they run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+DOCKERFILE = ROOT / "docker" / "Dockerfile"
+COMPOSE = ROOT / "docker-compose.yml"
+TARGETS = ("trainer", "index", "service")
+
+
+class Instruction(NamedTuple):
+    """One instruction of a Dockerfile: its name, and the rest of its line."""
+
+    name: str
+    value: str
+
+
+def read_stages() -> dict[str, tuple[str, list[Instruction]]]:
+    """Stage name -> (what it is built from, its instructions)."""
+    lines = [line for line in DOCKERFILE.read_text().splitlines() if not line.startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    stages: dict[str, tuple[str, list[Instruction]]] = {}
+    current: list[Instruction] = []
+    for line in filter(str.strip, joined.splitlines()):
+        name, _, value = line.strip().partition(" ")
+        if name == "FROM":
+            origin, _, stage = value.partition(" AS ")
+            current = []
+            stages[stage] = (origin, current)
+        current.append(Instruction(name, value.strip()))
+    return stages
+
+
+def instructions_of(target: str) -> list[Instruction]:
+    """All instructions that shape a target's image, its ancestors' first."""
+    stages = read_stages()
+    origin, own = stages[target]
+    return [*(instructions_of(origin) if origin in stages else []), *own]
+
+
+def last(target: str, name: str) -> str:
+    return [i.value for i in instructions_of(target) if i.name == name][-1]
+
+
+def compose_services() -> dict[str, Any]:
+    services: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())["services"]
+    return services
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_each_image_runs_as_a_user_without_privileges(target: str) -> None:
+    """No target ends as root."""
+    assert last(target, "USER") not in {"root", "0"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_commands_are_in_exec_form(target: str) -> None:
+    """A shell in between would swallow SIGTERM."""
+    for name in ("ENTRYPOINT", "CMD"):
+        assert all(isinstance(word, str) for word in json.loads(last(target, name)))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_entrypoint_answers_help(target: str) -> None:
+    """The module each image starts exists and explains itself."""
+    command = json.loads(last(target, "ENTRYPOINT"))
+    assert command[0] == "python"
+    done = subprocess.run(
+        [sys.executable, *command[1:], "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--" in done.stdout
+
+
+def test_healthcheck_answers_help() -> None:
+    """The service's image asks for its health with a command that exists, in exec form."""
+    command = json.loads(last("service", "HEALTHCHECK").partition("CMD")[2])
+    assert command[:2] == ["python", "-m"]
+    subprocess.run([sys.executable, *command[1:], "--help"], check=True, capture_output=True)
+
+
+def test_copied_files_exist() -> None:
+    """Every path the build stage copies is in the repository."""
+    for instruction in read_stages()["build"][1]:
+        if instruction.name == "COPY":
+            *sources, _ = instruction.value.split()
+            assert all((ROOT / source).exists() for source in sources), instruction
+
+
+def test_compose_builds_targets_of_the_dockerfile() -> None:
+    """Each service names a stage that the Dockerfile has."""
+    for service in compose_services().values():
+        assert (ROOT / service["build"]["dockerfile"]) == DOCKERFILE
+        assert service["build"]["target"] in read_stages()
+
+
+def test_compose_serves_after_the_index_is_built() -> None:
+    """The one-shot index build succeeds before the service starts."""
+    service = compose_services()["service"]
+    assert service["depends_on"] == {"index": {"condition": "service_completed_successfully"}}
+    assert service["stop_grace_period"] == "30s"
+
+
+def test_compose_publishes_on_loopback_and_mounts_read_only() -> None:
+    """Nothing is reachable from outside by default, and the service can write nothing."""
+    services = compose_services()
+    assert all(port.startswith("127.0.0.1:") for port in services["service"]["ports"])
+    assert all(volume.endswith(":ro") for volume in services["service"]["volumes"])
+    assert all(service["read_only"] for service in services.values())
+
+
+def test_compose_trains_only_when_asked() -> None:
+    """`docker compose up` needs no training: that service has a profile, the others none."""
+    profiles = {name: entry.get("profiles") for name, entry in compose_services().items()}
+    assert profiles == {"index": None, "service": None, "train": ["train"]}
+
+
+@pytest.mark.parametrize("service", ["index", "service", "train"])
+def test_compose_flags_are_known_to_the_program(service: str) -> None:
+    """Every flag in the compose file is one the program lists in its help."""
+    entry = compose_services()[service]
+    command = json.loads(last(entry["build"]["target"], "ENTRYPOINT"))
+    text = subprocess.run(
+        [sys.executable, *command[1:], "--help"], check=True, capture_output=True, text=True
+    ).stdout
+    flags = [word.partition("=")[0] for word in entry["command"] if word.startswith("--")]
+    assert [flag for flag in flags if flag not in text] == []
