@@ -25,4 +25,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main, PROG))
+    sys.exit(run_main(main, prog=PROG))

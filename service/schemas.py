@@ -1,5 +1,6 @@
 """The JSON that goes in and out, as service clients see it."""
 
+from enum import IntEnum
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -16,12 +17,20 @@ class SearchOptions(BaseModel):
     limit: int = Field(10, ge=1, le=100, description="how many hits to return")
 
 
+class ThumbnailSize(IntEnum):
+    """Longest side of a thumbnail in pixels."""
+
+    SMALL = 128
+    MEDIUM = 256
+    LARGE = 512
+
+
 class ThumbnailOptions(BaseModel):
     """Parameters of GET /images/{id}/thumbnail."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    size: Literal[128, 256, 512] = Field(256, description="longest side in pixels")
+    size: ThumbnailSize = Field(ThumbnailSize.MEDIUM, description="longest side in pixels")
 
 
 class Hit(BaseModel):
@@ -46,7 +55,10 @@ class QueryPhoto(BaseModel):
 
 
 class TimingMs(BaseModel):
-    """Milliseconds each stage of the request took."""
+    """Milliseconds each stage took; `infer` and `search` are those of the whole batch.
+
+    `search` holds the look-up in the catalog, `metadata` what it takes to write the hits.
+    """
 
     receive: float
     decode: float

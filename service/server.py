@@ -98,10 +98,9 @@ class _QuietProbes(logging.Filter):
 
 
 def _set_up_logging() -> None:
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for ours in ("service", "index", "multigrain", "uvicorn.access"):
+        logging.getLogger(ours).setLevel(logging.INFO)
     logging.getLogger("uvicorn.access").addFilter(_QuietProbes())
 
 

@@ -26,7 +26,11 @@ class Settings(Config):
         4.0, ge=0, description="how long a batch waits for requests whose photo is being decoded"
     )
     max_queue: int = Field(128, ge=1, description="requests on their way before others get 429")
-    decode_threads: int = Field(os.cpu_count() or 1, ge=1, description="threads that decode photos")
+    decode_threads: int = Field(
+        default_factory=lambda: len(os.sched_getaffinity(0)),
+        ge=1,
+        description="threads that decode photos",
+    )
     max_body_bytes: int = Field(10 * 2**20, ge=1, description="largest request body")
     max_pixels: int = Field(50_000_000, ge=1, description="largest photo, width x height")
     max_inflight_pixels: int = Field(
