@@ -1,0 +1,92 @@
+"""`python -m index.build`: make or update an index folder from photo collections."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from multigrain.config import Config, load_config, run_main
+
+if TYPE_CHECKING:
+    from index.builder import BuildReport
+
+PROG = "index.build"
+EXIT_TOO_MANY_BAD = 3
+
+
+class BuildConfig(Config):
+    """What a build is asked to do."""
+
+    photos: list[Path] = Field(
+        min_length=1,
+        description="folder, or CSV/JSONL list with a `path` column; repeatable",
+    )
+    checkpoint: Path = Field(description="checkpoint file of the model")
+    out: Path = Field(description="index folder to make or update")
+    factory: str | None = Field(
+        default=None, description="faiss string instead of the one the collection's size asks for"
+    )
+    shard_rows: int = Field(default=1_000_000, ge=1, description="rows of a shard")
+    max_bad: int | None = Field(
+        default=None, ge=0, description="exit with 3 when more photos than this are quarantined"
+    )
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    decode_threads: int | None = Field(
+        default=None, ge=1, description="threads that decode photos; none: one a core"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Build or update an index folder; gives the exit status."""
+    config = load_config(
+        BuildConfig,
+        prog=PROG,
+        description="Embed every photo of the collections and publish a searchable index.",
+        argv=sys.argv[1:] if argv is None else argv,
+        environ=os.environ,
+    )
+    return run_main(lambda: _build(config), prog=PROG)
+
+
+def _build(config: BuildConfig) -> int:
+    # Here, so that --help does not wait for torch.
+    from index.builder import build_index
+    from index.faiss_module import load_faiss
+    from multigrain.embedder import Embedder
+
+    load_faiss()
+    embedder = Embedder.open(config.checkpoint, device=config.device)
+    report = build_index(
+        config.photos,
+        config.checkpoint,
+        config.out,
+        embedder,
+        factory=config.factory,
+        shard_rows=config.shard_rows,
+        decode_threads=config.decode_threads,
+    )
+    print(_summary(report, config.out))
+    if config.max_bad is not None and report.num_bad > config.max_bad:
+        print(f"{PROG}: {report.num_bad} bad photos, --max-bad {config.max_bad}", file=sys.stderr)
+        return EXIT_TOO_MANY_BAD
+    return 0
+
+
+def _summary(report: "BuildReport", out: Path) -> str:
+    rows = f"rows {report.num_rows} ({report.num_live} live), new {report.num_new}"
+    work = f"bad {report.num_bad}, {report.seconds:.1f} s, factory {report.factory}"
+    lines = [f"photos {report.num_photos}, {rows}, {work}"]
+    if report.num_bad:
+        lines.append(f"bad photos are listed in {out / 'quarantine.jsonl'}")
+    if report.is_new_generation:
+        lines.append(f"published generation {report.generation} in {out}")
+    else:
+        lines.append(f"nothing changed: generation {report.generation} stays")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

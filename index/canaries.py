@@ -1,0 +1,101 @@
+"""Stored rows whose neighbours are known: they tell a wrong folder or model from a right one."""
+
+import logging
+from hashlib import sha256
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.catalog_reader import CatalogReader
+from index.errors import IndexFolderError
+from index.manifest import CanaryPart, Manifest, canary
+from index.ranker import Ranker
+from index.reading import PhotoEmbedder
+
+_NUM_CANARIES = 8
+_NUM_NEIGHBOURS = 10
+_SAME_ENGINE_COSINE = 0.9999
+
+_logger = logging.getLogger(__name__)
+
+
+def choose_canaries(ranker: Ranker, live_ids: NDArray[np.int64]) -> list[CanaryPart]:
+    """A few live rows, evenly spaced, with the neighbours a search gives them now."""
+    places = np.linspace(0, len(live_ids) - 1, min(_NUM_CANARIES, len(live_ids)))
+    ids = live_ids[places.astype(np.int64)]
+    if not len(ids):
+        return []
+    rows = ranker.rows.gather(ids)
+    found = ranker.search(rows.astype(np.float32), _NUM_NEIGHBOURS)
+    return [
+        canary(int(row_id), row, part.ids.tolist())
+        for row_id, row, part in zip(ids, rows, found, strict=True)
+    ]
+
+
+def replay(manifest: Manifest, ranker: Ranker) -> None:
+    """Search the canaries' stored rows again; raises IndexFolderError when ids differ."""
+    if not manifest.canaries:
+        return
+    queries = np.stack([part.vector() for part in manifest.canaries])
+    found = ranker.search(queries, _NUM_NEIGHBOURS)
+    for part, now in zip(manifest.canaries, found, strict=True):
+        if now.ids.tolist() != part.ids:
+            raise IndexFolderError(
+                f"generation {manifest.generation}: canary {part.id} finds {now.ids.tolist()} "
+                f"instead of {part.ids}: a shard or the codebook is damaged"
+            )
+
+
+def check_embeddings(
+    manifest: Manifest, ranker: Ranker, catalog: CatalogReader, embedder: PhotoEmbedder
+) -> None:
+    """Embed the canaries' photos again; raises IndexFolderError when the model disagrees."""
+    readable = [(part, _bytes(catalog, part.id)) for part in manifest.canaries]
+    chosen = [(part, data) for part, data in readable if data is not None]
+    if not chosen:
+        if readable:
+            _logger.warning("no canary photo is as it was indexed: the model was not checked")
+        return
+    pixels = [embedder.read(data).pixels for _, data in chosen]
+    rows = embedder.embed_pixels(pixels, len(pixels))
+    model = manifest.model
+    is_same_engine = (embedder.engine, embedder.precision) == (model.engine, model.precision)
+    for (part, _), row in zip(chosen, rows, strict=True):
+        if is_same_engine:
+            _require_same(part, row)
+        else:
+            _require_overlap(part, row, ranker)
+
+
+def _require_same(part: CanaryPart, row: NDArray[np.float32]) -> None:
+    stored = part.vector()
+    cosine = float(stored @ row / (np.linalg.norm(stored) * np.linalg.norm(row)))
+    if not cosine >= _SAME_ENGINE_COSINE:
+        raise IndexFolderError(
+            f"canary {part.id}: its photo embeds at cosine {cosine:.5f} to the stored row, "
+            f"{_SAME_ENGINE_COSINE} is needed: the model is not the one that built the index"
+        )
+
+
+def _require_overlap(part: CanaryPart, row: NDArray[np.float32], ranker: Ranker) -> None:
+    (found,) = ranker.search(row[None], _NUM_NEIGHBOURS)
+    if not set(found.ids.tolist()) & set(part.ids):
+        raise IndexFolderError(
+            f"canary {part.id}: none of its neighbours is found by this engine: "
+            "the model is not the one that built the index"
+        )
+
+
+def _bytes(catalog: CatalogReader, row_id: int) -> bytes | None:
+    """The bytes that were indexed; None where no photo holds them any more."""
+    expected = catalog.sha256(row_id)
+    entry = catalog.entries([row_id]).get(row_id)
+    for path in entry.files if entry else ():
+        try:
+            data = path.read_bytes()
+        except OSError:
+            continue
+        if sha256(data).digest() == expected:
+            return data
+    return None

@@ -1,0 +1,66 @@
+"""What a scan found, compared with what the journal knows, ten thousand photos at a time."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection
+
+_TEMPORARY = """
+CREATE TEMP TABLE IF NOT EXISTS scanned (
+    path TEXT PRIMARY KEY, dev INTEGER, ino INTEGER, size INTEGER, mtime_ns INTEGER,
+    error TEXT, attributes TEXT
+) WITHOUT ROWID
+"""
+_INSERT = "INSERT OR IGNORE INTO scanned VALUES (?, ?, ?, ?, ?, ?, ?)"
+# Nothing about the photo changed: only `seen` moves.
+_UNCHANGED = """
+UPDATE photo SET seen = ?, dev = s.dev FROM scanned AS s
+WHERE photo.collection_id = ? AND photo.path = s.path AND photo.size = s.size
+  AND photo.mtime_ns = s.mtime_ns AND photo.ino = s.ino
+  AND photo.deleted IS NULL AND photo.attributes IS s.attributes
+  AND (s.error IS NULL OR photo.error IS s.error)
+"""
+# A file with the same stat keeps its content; any other is read again.
+_CHANGED = """
+INSERT INTO photo (collection_id, path, dev, ino, size, mtime_ns, error, seen, attributes)
+SELECT ?1, s.path, s.dev, s.ino, s.size, s.mtime_ns, s.error, ?2, s.attributes
+FROM scanned AS s
+LEFT JOIN photo AS known ON known.collection_id = ?1 AND known.path = s.path
+WHERE known.photo_id IS NULL OR known.seen <> ?2
+ORDER BY s.path
+ON CONFLICT (collection_id, path) DO UPDATE SET
+    content_id = CASE WHEN excluded.error IS NULL AND photo.size = excluded.size
+                       AND photo.mtime_ns = excluded.mtime_ns AND photo.ino = excluded.ino
+                      THEN photo.content_id END,
+    error = CASE WHEN excluded.error IS NULL AND photo.size = excluded.size
+                  AND photo.mtime_ns = excluded.mtime_ns AND photo.ino = excluded.ino
+                 THEN photo.error ELSE excluded.error END,
+    dev = excluded.dev, ino = excluded.ino, size = excluded.size, mtime_ns = excluded.mtime_ns,
+    seen = excluded.seen, deleted = NULL, attributes = excluded.attributes
+"""
+
+
+class FoundPhoto(NamedTuple):
+    """A photo file as a scan sees it; `error` when it cannot even be tried.
+
+    `path` is relative to its collection, `attributes` a JSON object as text.
+    """
+
+    path: str
+    dev: int
+    ino: int
+    size: int
+    mtime_ns: int
+    error: str | None = None
+    attributes: str | None = None
+
+
+def record_batch(
+    connection: Connection, *, collection_id: int, scan: int, batch: Sequence[FoundPhoto]
+) -> int:
+    """Bring the table photo up to what was found; gives how many photos differ from before."""
+    connection.exec_driver_sql(_TEMPORARY)
+    connection.exec_driver_sql("DELETE FROM scanned")
+    connection.exec_driver_sql(_INSERT, [tuple(found) for found in batch])
+    connection.exec_driver_sql(_UNCHANGED, (scan, collection_id))
+    return connection.exec_driver_sql(_CHANGED, (collection_id, scan)).rowcount

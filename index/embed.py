@@ -1,0 +1,208 @@
+"""Stage B: pending photos become staged rows and contents, durable in steps.
+
+Photos are read by threads ahead of the model and taken in scan order. Contents are embedded in
+blocks that depend only on that order, so an interrupted build meets the same blocks again.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.catalog_journal import Journal, NewContent, Outcome
+from index.pipeline import in_order
+from index.reading import PhotoEmbedder, ReadPhoto, read_photo
+from index.staging import StagingWriter, recover
+from index.steps import Steps
+from index.store import Layout
+from multigrain.errors import MultiGrainError
+
+if TYPE_CHECKING:
+    from multigrain.progress import Progress
+
+DURABLE_ROWS = 65_536
+DURABLE_SECONDS = 60.0
+_NORM_TOLERANCE = 1e-3
+_BATCH_ON_CPU, _BATCH_ON_GPU = 8, 64
+# A block is several batches, so that each shape of the whole-photo rule fills a batch.
+_BATCHES_PER_BLOCK = 4
+
+
+class EmbedReport(NamedTuple):
+    """Contents embedded, and photos that failed, in this run."""
+
+    num_new: int
+    num_bad: int
+
+
+def embed_pending(
+    layout: Layout,
+    journal: Journal,
+    embedder: PhotoEmbedder,
+    bases: Mapping[int, Path],
+    *,
+    shard_rows: int,
+    decode_threads: int,
+    progress: "Progress",
+    steps: Steps,
+) -> EmbedReport:
+    """Embed every pending photo of the collections in `bases` (number -> folder)."""
+    staged = journal.staged()
+    recover(layout, staged, dim=embedder.dim)
+    batch_size = _BATCH_ON_CPU if str(embedder.device).startswith("cpu") else _BATCH_ON_GPU
+    block_size = batch_size * _BATCHES_PER_BLOCK
+    read = partial(read_photo, bases=bases, read=embedder.read, content_id=journal.content_id)
+    with StagingWriter(
+        layout,
+        last=staged[-1] if staged else None,
+        next_id=journal.next_id(),
+        dim=embedder.dim,
+        shard_rows=shard_rows,
+        steps=steps,
+    ) as writer:
+        rows = _Rows(journal, writer, partial(embedder.embed_pixels, batch_size=batch_size))
+        photos = in_order(
+            read,
+            journal.pending(list(bases)),
+            num_threads=decode_threads,
+            window=block_size + 2 * decode_threads,
+        )
+        num_done = 0
+        for num_done, photo in enumerate(photos, start=1):
+            rows.take(photo)
+            if rows.num_waiting == block_size:
+                rows.finish_block()
+                progress.update(num_done)
+        rows.finish_block()
+        rows.commit()
+        progress.update(num_done)
+    return EmbedReport(rows.num_new, rows.num_bad)
+
+
+class _Rows:
+    """Turns read photos into rows and outcomes, a block at a time."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        writer: StagingWriter,
+        embed: Callable[[Sequence[NDArray[np.uint8]]], NDArray[np.float32]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.num_new, self.num_bad = 0, 0
+        self._journal, self._writer, self._embed, self._clock = journal, writer, embed, clock
+        self._next_id = journal.next_id()
+        self._block: list[ReadPhoto] = []
+        self._waiting: dict[bytes, ReadPhoto] = {}
+        self._ids: dict[bytes, int] = {}  # settled, not yet committed
+        self._faults: dict[bytes, str] = {}
+        self._outcome = Outcome([], [], [])
+        self._committed_at = clock()
+
+    @property
+    def num_waiting(self) -> int:
+        """Distinct contents waiting to be embedded."""
+        return len(self._waiting)
+
+    def take(self, photo: ReadPhoto) -> None:
+        """Accept the next photo in scan order."""
+        if photo.error is not None:
+            self._fail(photo, photo.error)
+            return
+        self._block.append(photo)
+        if photo.prepared is not None and not self._is_settled(photo.sha256):
+            self._waiting.setdefault(photo.sha256, photo)
+
+    def finish_block(self) -> None:
+        """Embed what waits, settle its photos, and commit when it is time."""
+        photos = list(self._waiting.values())
+        self._settle(photos, self._embedded([_pixels(photo) for photo in photos]))
+        for photo in self._block:
+            self._link(photo)
+        self._waiting.clear()
+        self._block.clear()
+        is_late = self._clock() - self._committed_at >= DURABLE_SECONDS
+        if is_late or len(self._outcome.contents) >= DURABLE_ROWS:
+            self.commit()
+
+    def commit(self) -> None:
+        """Make everything settled durable."""
+        staged = self._writer.sync() if self._outcome.contents else []
+        self._journal.commit_outcome(self._outcome, staged)
+        self._outcome = Outcome([], [], [])
+        self._ids.clear()
+        self._committed_at = self._clock()
+
+    def _is_settled(self, sha256: bytes) -> bool:
+        if sha256 in self._ids or sha256 in self._faults:
+            return True
+        # Bytes may have been committed since their second photo was read.
+        return self._journal.content_id(sha256) is not None
+
+    def _settle(self, photos: list[ReadPhoto], rows: list[NDArray[np.float32] | None]) -> None:
+        good = list[NDArray[np.float32]]()
+        for photo, row in zip(photos, rows, strict=True):
+            if row is None:
+                self._faults[photo.sha256] = f"embedding_invalid {photo.sha256.hex()}"
+                continue
+            assert photo.prepared is not None
+            self._ids[photo.sha256] = self._next_id
+            self._outcome.contents.append(
+                NewContent(
+                    self._next_id,
+                    photo.sha256,
+                    photo.num_bytes,
+                    photo.prepared.width,
+                    photo.prepared.height,
+                    photo.prepared.format,
+                )
+            )
+            self._next_id += 1
+            good.append(row)
+        if good:
+            self._writer.append(np.stack(good))
+            self.num_new += len(good)
+
+    def _link(self, photo: ReadPhoto) -> None:
+        fault = self._faults.get(photo.sha256)
+        if fault is not None:
+            self._fail(photo, fault)
+            return
+        content_id = self._ids.get(photo.sha256)
+        if content_id is None:
+            content_id = self._journal.content_id(photo.sha256)
+        assert content_id is not None
+        self._outcome.links.append((photo.photo.photo_id, content_id))
+
+    def _fail(self, photo: ReadPhoto, error: str) -> None:
+        self.num_bad += 1
+        if error != photo.photo.error:
+            self._outcome.errors.append((photo.photo.photo_id, error))
+
+    def _embedded(self, pixels: list[NDArray[np.uint8]]) -> list[NDArray[np.float32] | None]:
+        """A unit row for each, None for those the model gives no usable embedding."""
+        if not pixels:
+            return []
+        try:
+            rows = self._embed(pixels)
+        except MultiGrainError:
+            if len(pixels) == 1:
+                return [None]
+            # One bad photo must not cost its neighbours their place.
+            return [row for one in pixels for row in self._embedded([one])]
+        return [row if _is_unit(row) else None for row in rows]
+
+
+def _pixels(photo: ReadPhoto) -> NDArray[np.uint8]:
+    assert photo.prepared is not None
+    return photo.prepared.pixels
+
+
+def _is_unit(row: NDArray[np.float32]) -> bool:
+    # A NaN or infinite value makes the comparison false.
+    return bool(abs(float(np.linalg.norm(row)) - 1.0) <= _NORM_TOLERANCE)

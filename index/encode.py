@@ -1,0 +1,107 @@
+"""Stage D: a shard's rows and lists, installed under the hash of its description."""
+
+import os
+import shutil
+from hashlib import sha256
+from pathlib import Path
+
+from index.catalog_journal import Journal, ShardRecord
+from index.errors import IndexFolderError
+from index.faiss_lists import encode_rows
+from index.manifest import canonical_json
+from index.rows import RowRange
+from index.steps import Steps
+from index.store import (
+    EMBEDDING_DTYPE,
+    Layout,
+    ShardDocument,
+    file_record,
+    install_folder,
+    map_rows,
+    require_size,
+)
+from index.train import num_cores
+
+_NAME_LENGTH = 16
+
+
+def row_ranges(layout: Layout, journal: Journal) -> list[RowRange]:
+    """Every row of the build: those of shards, and staged ones; each range once."""
+    ranges = {
+        record.first_id: RowRange(record.first_id, record.n, layout.embeddings(record.folder))
+        for record in journal.shards()
+    }
+    for part in journal.staged():
+        ranges[part.first_id] = RowRange(part.first_id, part.num_rows, layout.staged(part.name))
+    return [ranges[first_id] for first_id in sorted(ranges)]
+
+
+def encode_missing(
+    layout: Layout, journal: Journal, *, codebook: str, fingerprint: str, dim: int, steps: Steps
+) -> list[ShardRecord]:
+    """Encode every row range that has no shard of this codebook yet; gives all of its shards."""
+    done = {record.first_id for record in journal.shards() if record.codebook == codebook}
+    for part in row_ranges(layout, journal):
+        if part.first_id not in done:
+            folder = encode_shard(
+                layout, part, codebook=codebook, fingerprint=fingerprint, dim=dim, steps=steps
+            )
+            journal.add_shard(ShardRecord(folder, part.first_id, part.n, codebook))
+    journal.keep_shards_of(codebook)
+    for leftover in layout.staging.iterdir():
+        leftover.unlink()
+    return journal.shards()
+
+
+def encode_shard(
+    layout: Layout, rows: RowRange, *, codebook: str, fingerprint: str, dim: int, steps: Steps
+) -> str:
+    """Write one shard from its rows, which are linked, not copied; gives the folder's name."""
+    require_size(rows.path, rows.n * dim * EMBEDDING_DTYPE.itemsize)
+    steps("encode")
+    temporary = layout.staging / f".{rows.first_id:016d}.tmp"
+    temporary.mkdir()
+    _link_or_copy(rows.path, temporary / "emb.f16")
+    encode_rows(
+        layout.trained(codebook),
+        map_rows(rows.path, num_rows=rows.n, dim=dim),
+        temporary / "ivf.faiss",
+        first_id=rows.first_id,
+        num_threads=num_cores(),
+    )
+    document = ShardDocument(
+        first_id=rows.first_id,
+        n=rows.n,
+        D=dim,
+        dtype=EMBEDDING_DTYPE.str,
+        codebook=codebook,
+        fingerprint=fingerprint,
+        files={file.name: file_record(file) for file in sorted(temporary.iterdir())},
+    )
+    data = canonical_json(document.model_dump(mode="json"))
+    (temporary / "SHARD.json").write_bytes(data)
+    folder = sha256(data).hexdigest()[:_NAME_LENGTH]
+    install_folder(temporary, layout.shards / folder, steps=steps)
+    return folder
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except PermissionError:  # a file system without hard links
+        shutil.copyfile(source, target)
+
+
+def read_shard(layout: Layout, folder: str, *, expected_sha256: str) -> ShardDocument:
+    """A shard's description, checked with the sizes of its files; raises IndexFolderError."""
+    path = layout.shard_document(folder)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise IndexFolderError(f"{path}: cannot be read ({error.strerror})") from error
+    if sha256(data).hexdigest() != expected_sha256:
+        raise IndexFolderError(f"{path}: damaged, its hash is not the manifest's")
+    document = ShardDocument.model_validate_json(data)
+    for name, record in document.files.items():
+        require_size(path.parent / name, record.size)
+    return document

@@ -1,0 +1,24 @@
+"""What can be wrong with an index folder, as its user sees it."""
+
+from multigrain.errors import MultiGrainError
+
+
+class IndexFolderError(MultiGrainError):
+    """An index folder cannot be opened, searched or built; the message names the file."""
+
+
+class FaissMissingError(IndexFolderError):
+    """faiss is not installed, so nothing can be indexed or searched."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "faiss is not installed: install multigrain-retrieval[cpu] or multigrain-retrieval[gpu]"
+        )
+
+
+class BuilderBusyError(IndexFolderError):
+    """Another builder holds the folder's LOCK."""
+
+
+class OtherCheckpointError(IndexFolderError):
+    """The folder was built with another checkpoint: embeddings of two models never mix."""

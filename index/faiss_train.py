@@ -1,0 +1,91 @@
+"""Training a codebook: spherical k-means and the codec, into an empty faiss index.
+
+Letters: D embedding, n sampled rows.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.errors import IndexFolderError
+from index.faiss_module import load_faiss
+
+_ITERATIONS = 10
+_HNSW_EF_CONSTRUCTION = 200
+TRAIN_ROWS_PER_LIST = 64
+
+
+class Training(NamedTuple):
+    """What training gave: number of lists (0: Flat) and how uneven they are (1: even)."""
+
+    nlist: int
+    imbalance: float
+
+
+def num_lists(factory: str, *, dim: int) -> int:
+    """The lists of a faiss string, 0 for Flat; raises IndexFolderError for one not served."""
+    index = _create(factory, dim=dim)
+    ivf = _as_ivf(index)
+    return int(ivf.nlist) if ivf is not None else 0
+
+
+def train_codebook(
+    factory: str, sample: NDArray[np.float32], path: Path, *, seed: int, num_threads: int
+) -> Training:
+    """Train an inner-product index on sampled unit rows [n, D] and write it, empty, to `path`.
+
+    The same rows, seed and threads give the same bytes. Raises IndexFolderError when faiss
+    refuses, for example because there are fewer rows than lists.
+    """
+    faiss = load_faiss()
+    faiss.omp_set_num_threads(num_threads)
+    index = _create(factory, dim=sample.shape[1])
+    ivf = _as_ivf(index)
+    if ivf is not None:
+        _prepare(ivf, seed=seed)
+        try:
+            ivf.train(np.ascontiguousarray(sample, dtype=np.float32))
+        except RuntimeError as error:
+            raise IndexFolderError(
+                f"{factory} cannot be trained on {len(sample)} rows: {error}"
+            ) from error
+    faiss.write_index(index, str(path))
+    if ivf is None:
+        return Training(0, 1.0)
+    return Training(int(ivf.nlist), _imbalance(ivf, sample))
+
+
+def _create(factory: str, *, dim: int) -> Any:
+    faiss = load_faiss()
+    try:
+        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise IndexFolderError(
+            f"factory {factory!r}: faiss does not know it for {dim} dimensions"
+        ) from error
+    if not isinstance(index, faiss.IndexIVF) and type(index) is not faiss.IndexFlat:
+        raise IndexFolderError(
+            f"factory {factory!r} is not served: use Flat, or an IVF without a pre-transform"
+        )
+    return index
+
+
+def _as_ivf(index: Any) -> Any | None:
+    return index if isinstance(index, load_faiss().IndexIVF) else None
+
+
+def _prepare(ivf: Any, *, seed: int) -> None:
+    faiss = load_faiss()
+    ivf.cp.spherical = True
+    ivf.cp.seed = seed
+    ivf.cp.niter = _ITERATIONS
+    if isinstance(ivf.quantizer, faiss.IndexHNSW):
+        ivf.quantizer.hnsw.efConstruction = _HNSW_EF_CONSTRUCTION
+
+
+def _imbalance(ivf: Any, sample: NDArray[np.float32]) -> float:
+    _, lists = ivf.quantizer.search(sample, 1)
+    sizes = np.bincount(lists[:, 0], minlength=ivf.nlist).astype(np.float64)
+    return float(ivf.nlist * (sizes**2).sum() / sizes.sum() ** 2)

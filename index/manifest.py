@@ -1,0 +1,187 @@
+"""The manifest of a generation, and CURRENT, which names the live one."""
+
+import base64
+import json
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from index.errors import IndexFolderError
+from index.steps import Steps
+from index.store import EMBEDDING_DTYPE, Layout, write_whole
+
+FORMAT = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelPart(_Part):
+    """What made the embeddings."""
+
+    fingerprint: str
+    D: int
+    preprocessing: dict[str, Any]
+    engine: str
+    precision: str
+
+
+class ShardPart(_Part):
+    """A shard: folder name, ids first_id .. first_id + n - 1, sha256 of its SHARD.json."""
+
+    folder: str
+    first_id: int
+    n: int
+    sha256: str
+
+
+class FilePart(_Part):
+    """A file relative to the index folder."""
+
+    file: str
+    sha256: str
+    size: int
+
+
+class CountsPart(_Part):
+    """Rows (contents), those live and dead, live photo files, quarantined ones, the next id."""
+
+    rows: int
+    live: int
+    dead: int
+    photos: int
+    quarantined: int
+    next_id: int
+
+
+class AddsPart(_Part):
+    """The last journal segment folded in; 0: none."""
+
+    folded: int = 0
+
+
+class SearchPart(_Part):
+    """The tuned search; null while nothing was tuned, and the factory's start values serve."""
+
+    nprobe: int | None = None
+    rerank: int | None = None
+    recall: float | None = None
+    recall_lower: float | None = None
+    curve: list[dict[str, float]] = []
+
+
+class CanaryPart(_Part):
+    """A stored row, base64 of its fp16 bytes, and the ids its search gave at publish."""
+
+    id: int
+    embedding: str
+    ids: list[int]
+
+    def vector(self) -> NDArray[np.float32]:
+        """The stored row, fp32 [D]."""
+        data = base64.b64decode(self.embedding)
+        return np.frombuffer(data, dtype=EMBEDDING_DTYPE).astype(np.float32)
+
+
+def canary(row_id: int, row: NDArray[np.float16], ids: list[int]) -> CanaryPart:
+    """A canary of a stored row, fp16 [D]."""
+    text = base64.b64encode(row.astype(EMBEDDING_DTYPE).tobytes()).decode()
+    return CanaryPart(id=row_id, embedding=text, ids=ids)
+
+
+class Manifest(_Part):
+    """One generation: everything a reader needs, with checksums."""
+
+    format: int = FORMAT
+    generation: str
+    parent: str | None
+    created: str
+    writer: str
+    model: ModelPart
+    codebook: str
+    factory: str
+    shards: list[ShardPart]
+    tombstones: FilePart
+    catalog: FilePart
+    counts: CountsPart
+    adds: AddsPart = AddsPart()
+    search: SearchPart = SearchPart()
+    canaries: list[CanaryPart] = []
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: sorted keys, no spaces."""
+        return canonical_json(self.model_dump(mode="json"))
+
+
+class Pointer(NamedTuple):
+    """A line of CURRENT."""
+
+    generation: str
+    sha256: str
+
+
+def canonical_json(document: dict[str, Any]) -> bytes:
+    """The one spelling of a document: sorted keys, no spaces, UTF-8, a final newline."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode() + b"\n"
+
+
+def read_current(layout: Layout) -> Pointer | None:
+    """What CURRENT names; None where it is missing or cannot be understood."""
+    try:
+        words = layout.current.read_text("utf-8").split()
+    except (OSError, UnicodeDecodeError):
+        return None
+    if len(words) != 2 or not words[0].endswith(".json"):  # noqa: PLR2004 - file and hash
+        return None
+    return Pointer(words[0].removesuffix(".json"), words[1])
+
+
+def parse_manifest(data: bytes, *, name: str) -> Manifest:
+    """Read a manifest's bytes; raises IndexFolderError naming the file."""
+    try:
+        manifest = Manifest.model_validate_json(data)
+    except ValidationError as error:
+        raise IndexFolderError(f"{name}: not a manifest ({error.error_count()} faults)") from error
+    if manifest.format != FORMAT:
+        raise IndexFolderError(f"{name}: format {manifest.format} is unknown, {FORMAT} is read")
+    return manifest
+
+
+def generations(layout: Layout) -> list[str]:
+    """The generations whose manifest is there, oldest first."""
+    if not layout.manifests.is_dir():
+        return []
+    return sorted(path.stem for path in layout.manifests.glob("[0-9]*.json"))
+
+
+def current_manifest(layout: Layout) -> Manifest | None:
+    """The live manifest, or the newest readable one when CURRENT is lost; None for a new folder."""
+    pointer = read_current(layout)
+    names = [pointer.generation] if pointer else []
+    names += [name for name in reversed(generations(layout)) if name not in names]
+    for name in names:
+        path = layout.manifest(name)
+        if path.exists():
+            data = path.read_bytes()
+            if pointer and pointer.generation == name and sha256(data).hexdigest() != pointer[1]:
+                continue
+            return parse_manifest(data, name=str(path))
+    return None
+
+
+def write_manifest(layout: Layout, manifest: Manifest, *, steps: Steps) -> Pointer:
+    """Write the manifest file; it is live only after `write_current`."""
+    data = manifest.to_bytes()
+    write_whole(layout.manifest(manifest.generation), data, steps=steps)
+    return Pointer(manifest.generation, sha256(data).hexdigest())
+
+
+def write_current(layout: Layout, pointer: Pointer, *, steps: Steps) -> None:
+    """Make a generation the live one."""
+    line = f"{pointer.generation}.json {pointer.sha256}\n"
+    write_whole(layout.current, line.encode(), steps=steps)

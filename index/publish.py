@@ -1,0 +1,117 @@
+"""Stage G: a generation's live bitmap, catalog and manifest; then CURRENT names it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.canaries import choose_canaries
+from index.catalog_journal import Journal
+from index.manifest import (
+    CountsPart,
+    FilePart,
+    Manifest,
+    ModelPart,
+    ShardPart,
+    write_current,
+    write_manifest,
+)
+from index.ranker import Ranker
+from index.steps import Steps
+from index.store import Layout, pack_live, unpack_live, write_whole
+from index.train import Codebook
+from multigrain.files import sha256_of, write_via_temporary
+
+
+def publish(
+    layout: Layout,
+    journal: Journal,
+    live_ids: NDArray[np.int64],
+    *,
+    parent: Manifest | None,
+    model: ModelPart,
+    codebook: Codebook,
+    created: str,
+    writer: str,
+    steps: Steps,
+) -> Manifest:
+    """Write the next generation and make it the live one."""
+    name = journal.start_generation()
+    shards = [
+        ShardPart(
+            folder=part.folder,
+            first_id=part.first_id,
+            n=part.n,
+            sha256=sha256_of(layout.shard_document(part.folder)),
+        )
+        for part in journal.shards()
+    ]
+    counts = _counts(journal, num_live=len(live_ids), num_rows=sum(part.n for part in shards))
+    bitmap = pack_live(live_ids, num_ids=counts.next_id)
+    write_whole(layout.live_bitmap(name), bitmap.tobytes(), steps=steps)
+    _write_catalog(layout, journal, name, steps=steps)
+    ranker = Ranker(
+        layout,
+        codebook=codebook.name,
+        shards=shards,
+        live=unpack_live(bitmap, num_ids=counts.next_id),
+        dim=model.D,
+    )
+    manifest = Manifest(
+        generation=name,
+        parent=parent.generation if parent else None,
+        created=created,
+        writer=writer,
+        model=model,
+        codebook=codebook.name,
+        factory=codebook.factory,
+        shards=shards,
+        tombstones=_file_part(layout, layout.live_bitmap(name)),
+        catalog=_file_part(layout, layout.catalog(name)),
+        counts=counts,
+        canaries=choose_canaries(ranker, live_ids),
+    )
+    pointer = write_manifest(layout, manifest, steps=steps)
+    write_current(layout, pointer, steps=steps)
+    journal.close_generation(name, pointer.sha256)
+    return manifest
+
+
+def write_quarantine(layout: Layout, journal: Journal, *, steps: Steps) -> None:
+    """Replace quarantine.jsonl: path, code and, where the bytes could be read, their hash."""
+    lines = list[str]()
+    for bad in journal.bad_photos():
+        code, _, digest = bad.error.partition(" ")
+        path = bad.root.rpartition("/")[0] + "/" + bad.path
+        lines.append(json.dumps({"path": path, "code": code, "hash": digest or None}))
+    data = "".join(f"{line}\n" for line in lines).encode()
+    if not layout.quarantine.exists() or layout.quarantine.read_bytes() != data:
+        write_whole(layout.quarantine, data, steps=steps)
+
+
+def _counts(journal: Journal, *, num_live: int, num_rows: int) -> CountsPart:
+    photos = journal.counts()
+    return CountsPart(
+        rows=num_rows,
+        live=num_live,
+        dead=num_rows - num_live,
+        photos=photos.photos,
+        quarantined=photos.quarantined,
+        next_id=journal.next_id(),
+    )
+
+
+def _write_catalog(layout: Layout, journal: Journal, name: str, *, steps: Steps) -> None:
+    steps("write catalog")
+    with write_via_temporary(layout.catalog(name)) as temporary:
+        journal.write_catalog(temporary)
+    steps("catalog written")
+
+
+def _file_part(layout: Layout, path: Path) -> FilePart:
+    return FilePart(
+        file=path.relative_to(layout.root).as_posix(),
+        sha256=sha256_of(path),
+        size=path.stat().st_size,
+    )

@@ -1,0 +1,41 @@
+"""The stored rows of a generation or a build, found by id."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.store import EMBEDDING_DTYPE, Rows16, map_rows
+
+
+class RowRange(NamedTuple):
+    """A file of rows: ids first_id .. first_id + n - 1."""
+
+    first_id: int
+    n: int
+    path: Path
+
+
+class StoredRows:
+    """Maps row files and gathers rows by id; ids below start where a file's first_id says."""
+
+    def __init__(self, ranges: Iterable[RowRange], *, dim: int) -> None:
+        self._ranges = sorted(part for part in ranges if part.n)
+        self._first_ids = np.array([part.first_id for part in self._ranges], dtype=np.int64)
+        self._maps = [map_rows(part.path, num_rows=part.n, dim=dim) for part in self._ranges]
+        self._dim = dim
+
+    def gather(self, ids: NDArray[np.int64]) -> Rows16:
+        """The rows of ids [n] in their order, fp16 [n, D]; raises IndexError for an unknown id."""
+        gathered = np.empty((len(ids), self._dim), dtype=EMBEDDING_DTYPE)
+        # Read in the order of the file: neighbouring rows share pages.
+        order = np.argsort(ids, kind="stable")
+        files = np.searchsorted(self._first_ids, ids[order], side="right") - 1
+        for number in np.unique(files):
+            if number < 0:
+                raise IndexError(f"id {ids.min()} has no row")
+            places = order[files == number]
+            gathered[places] = self._maps[number][ids[places] - self._first_ids[number]]
+        return gathered

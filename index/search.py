@@ -1,0 +1,90 @@
+"""`python -m index.search`: the neighbours of a photo, from the shell."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from multigrain.config import Config, load_config, run_main
+
+if TYPE_CHECKING:
+    from index.searcher import Neighbour, Searcher
+
+PROG = "index.search"
+_SWITCHES = ("--help", "--print-config", "-h")
+
+
+class SearchConfig(Config):
+    """What a search is asked."""
+
+    index: Path = Field(description="index folder")
+    photo: Path = Field(description="photo to search with; may be given without the flag")
+    limit: int = Field(default=10, ge=1, description="neighbours to print")
+    output: Literal["text", "json"] = Field(
+        default="text", description="form of the answer; --json is short for --output json"
+    )
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a photo's neighbours: rank, cosine, uri; gives the exit status."""
+    config = load_config(
+        SearchConfig,
+        prog=PROG,
+        description="Print the neighbours of a photo.",
+        argv=_with_flags(sys.argv[1:] if argv is None else argv),
+        environ=os.environ,
+    )
+    return run_main(lambda: _search(config), prog=PROG)
+
+
+def _with_flags(argv: Sequence[str]) -> list[str]:
+    """Spell out the two short forms: a bare photo, and --json."""
+    spelled, is_value = list[str](), False
+    for word in argv:
+        if word == "--json":
+            spelled += ["--output", "json"]
+        elif word.startswith("-") or is_value:
+            spelled.append(word)
+        else:
+            spelled += ["--photo", word]
+        is_flag = word.startswith("--") and not is_value
+        is_value = is_flag and "=" not in word and word not in ("--json", *_SWITCHES)
+    return spelled
+
+
+def _search(config: SearchConfig) -> int:
+    # Here, so that --help does not wait for torch.
+    from index.searcher import Searcher
+    from multigrain.embedder import Embedder
+
+    searcher = Searcher.open(config.index)
+    try:
+        embedder = Embedder.open(searcher.checkpoint_path, device=config.device)
+        (neighbours,) = searcher.search(embedder.embed([config.photo]), config.limit)
+        print(_answer(neighbours, searcher, config.output))
+    finally:
+        searcher.close()
+    return 0
+
+
+def _answer(neighbours: "list[Neighbour]", searcher: "Searcher", output: str) -> str:
+    ranked = list(enumerate(neighbours, start=1))
+    if output == "text":
+        return "\n".join(f"{rank:4d}  {hit.score:.4f}  {hit.uri}" for rank, hit in ranked)
+    return json.dumps(
+        [
+            {"rank": rank, "score": hit.score, "uri": hit.uri, "id": str(hit.id)}
+            | {"file": str(searcher.photo_path(hit.id)), "metadata": hit.metadata}
+            for rank, hit in ranked
+        ],
+        indent=2,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""One generation of an index folder, opened for searching."""
+
+import logging
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.canaries import check_embeddings, replay
+from index.catalog_reader import CatalogReader
+from index.encode import read_shard
+from index.errors import IndexFolderError
+from index.faiss_module import load_faiss
+from index.lock import open_shared
+from index.manifest import Manifest, Pointer, generations, parse_manifest, read_current
+from index.ranker import Ranker
+from index.reading import PhotoEmbedder
+from index.store import Layout, require_size, unpack_live
+from multigrain.files import sha256_of
+
+_logger = logging.getLogger(__name__)
+
+
+class Neighbour(NamedTuple):
+    """A content found by a search: exact cosine, first live path, metadata with all `paths`."""
+
+    id: int
+    score: float
+    uri: str
+    metadata: dict[str, Any]
+
+
+class Searcher:
+    """Searches one generation; safe under concurrent callers."""
+
+    def __init__(self, layout: Layout, manifest: Manifest, held: BinaryIO) -> None:
+        self._layout, self._held = layout, held
+        self.manifest = manifest
+        self.generation = manifest.generation
+        self.dim = manifest.model.D
+        self.fingerprint = manifest.model.fingerprint
+        self.checkpoint_path = layout.checkpoint(self.fingerprint)
+        live = _check_files(layout, manifest)
+        self._ranker = Ranker(
+            layout, codebook=manifest.codebook, shards=manifest.shards, live=live, dim=self.dim
+        )
+        self._catalog = CatalogReader(layout.root / manifest.catalog.file)
+        self._catalog.check()
+        replay(manifest, self._ranker)
+
+    @classmethod
+    def open(cls, root: Path) -> Self:
+        """Open the generation CURRENT names, or, with a warning, the newest one that opens.
+
+        Raises IndexFolderError naming the damaged file when none does.
+        """
+        load_faiss()
+        layout = Layout(Path(root))
+        faults = list[IndexFolderError]()
+        for pointer in _pointers(layout):
+            try:
+                searcher = cls._open_generation(layout, pointer)
+            except IndexFolderError as error:
+                _logger.warning("generation %s cannot be opened: %s", pointer.generation, error)
+                faults.append(error)
+                continue
+            if faults or read_current(layout) is None:
+                _logger.warning("generation %s is used instead", pointer.generation)
+            return searcher
+        if faults:
+            raise faults[0]
+        raise IndexFolderError(f"{root}: no index here; make one with python -m index.build")
+
+    @classmethod
+    def _open_generation(cls, layout: Layout, pointer: Pointer) -> Self:
+        path = layout.manifest(pointer.generation)
+        try:
+            held = open_shared(path)
+        except OSError as error:
+            raise IndexFolderError(f"{path}: cannot be read ({error.strerror})") from error
+        try:
+            return cls(layout, _checked_manifest(held.read(), pointer, path), held)
+        except BaseException:
+            held.close()
+            raise
+
+    @property
+    def num_live(self) -> int:
+        """How many contents can be found."""
+        return self._ranker.num_live
+
+    def search(
+        self, queries: NDArray[np.float32], k: int, *, nprobe: int | None = None
+    ) -> list[list[Neighbour]]:
+        """The k nearest contents of each query, fp32 [Q, D]; exact cosines, best first.
+
+        Ties are ordered by id; fewer than k when fewer exist. Raises IndexFolderError for a
+        wrong shape, k or nprobe below 1, or a query that is zero or not finite.
+        """
+        ranked = self._ranker.search(np.asarray(queries), k, nprobe=nprobe)
+        entries = self._catalog.entries([int(i) for part in ranked for i in part.ids])
+        return [
+            [
+                Neighbour(int(i), float(score), entries[int(i)].uri, entries[int(i)].metadata)
+                for i, score in zip(part.ids, part.scores, strict=True)
+            ]
+            for part in ranked
+        ]
+
+    def photo_path(self, id: int) -> Path | None:  # noqa: A002 - the index's word for a row
+        """The first live photo file of a content, absolute; None for an unknown or dead id."""
+        entry = self._catalog.entries([id]).get(id)
+        if entry is None:
+            return None
+        return next((path for path in entry.files if path.is_file()), entry.files[0])
+
+    def check_canaries(self, embedder: PhotoEmbedder) -> None:
+        """Embed the canaries' photos again and compare; raises IndexFolderError.
+
+        On the engine and precision that built the index the vectors must agree to 0.9999,
+        elsewhere their neighbours must overlap. Photos that changed since are passed over.
+        """
+        if embedder.fingerprint != self.fingerprint:
+            raise IndexFolderError(
+                f"{self._layout.root}: built with checkpoint {self.fingerprint[:12]}, "
+                f"not {embedder.fingerprint[:12]}; give the one it was built with"
+            )
+        check_embeddings(self.manifest, self._ranker, self._catalog, embedder)
+
+    def close(self) -> None:
+        """Let the builder remove this generation; no search may follow."""
+        self._catalog.close()
+        self._held.close()
+
+
+def _checked_manifest(data: bytes, pointer: Pointer, path: Path) -> Manifest:
+    # A generation that CURRENT does not name comes without a hash.
+    if pointer.sha256 and sha256(data).hexdigest() != pointer.sha256:
+        raise IndexFolderError(f"{path}: damaged, its hash is not the one in CURRENT")
+    return parse_manifest(data, name=str(path))
+
+
+def _pointers(layout: Layout) -> list[Pointer]:
+    """CURRENT's generation first, then every other, newest first."""
+    current = read_current(layout)
+    others = [Pointer(name, "") for name in reversed(generations(layout))]
+    if current is None:
+        return others
+    return [current] + [other for other in others if other.generation != current.generation]
+
+
+def _check_files(layout: Layout, manifest: Manifest) -> NDArray[np.bool_]:
+    """Compare sizes, headers and counts with the manifest; gives the live flag of each id."""
+    counts = manifest.counts
+    require_size(layout.root / manifest.catalog.file, manifest.catalog.size)
+    bitmap = layout.root / manifest.tombstones.file
+    require_size(bitmap, manifest.tombstones.size)
+    if sha256_of(bitmap) != manifest.tombstones.sha256:
+        raise IndexFolderError(f"{bitmap}: damaged, its hash is not the manifest's")
+    live = unpack_live(np.fromfile(bitmap, dtype=np.uint8), num_ids=counts.next_id)
+    for part in manifest.shards:
+        document = read_shard(layout, part.folder, expected_sha256=part.sha256)
+        if (document.first_id, document.n, document.D) != (part.first_id, part.n, manifest.model.D):
+            raise IndexFolderError(f"{layout.shard_document(part.folder)}: not the manifest's")
+    num_rows = sum(part.n for part in manifest.shards)
+    if (num_rows, int(live.sum())) != (counts.rows, counts.live):
+        raise IndexFolderError(
+            f"{layout.manifest(manifest.generation)}: counts {counts.rows} rows, {counts.live} "
+            f"live, but the shards hold {num_rows} and the bitmap {int(live.sum())}"
+        )
+    return live

@@ -1,0 +1,176 @@
+"""Where photos come from: a folder's files, or a list with a path column.
+
+Every regular file whose name, and whose folders' names, do not start with "." is a candidate:
+its content decides whether it is a photo. Scan order is the order of the paths' bytes.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any, NamedTuple
+
+from index.catalog_scan import FoundPhoto
+from index.errors import IndexFolderError
+
+# SQLite's integers are signed, inode numbers are not.
+_INT63 = 2**63 - 1
+_LIST_SUFFIXES = (".csv", ".jsonl")
+
+
+class Source(NamedTuple):
+    """A collection to scan: its root as the catalog names it, and what stands there."""
+
+    root: str
+    path: Path
+
+    @property
+    def base(self) -> Path:
+        """The folder its photos' paths start from."""
+        return Path(os.path.dirname(self.root))  # noqa: PTH120 - a folder's root ends in "/"
+
+
+class _Folder(NamedTuple):
+    device: int
+    inode: int
+
+
+def open_source(path: Path) -> Source:
+    """A folder or a CSV/JSONL list as a source; raises IndexFolderError for anything else."""
+    absolute = os.path.abspath(path)  # noqa: PTH100 - links in the name stay as the user wrote them
+    if not _is_utf8(absolute):
+        raise IndexFolderError(f"--photos {absolute!r}: the name is not UTF-8; rename the folder")
+    if path.is_dir():
+        return Source(absolute.rstrip("/") + "/", Path(absolute))
+    if path.is_file() and path.suffix.lower() in _LIST_SUFFIXES:
+        return Source(absolute, Path(absolute))
+    if path.exists():
+        raise IndexFolderError(f"--photos {path}: give a folder, a .csv or a .jsonl list")
+    raise IndexFolderError(f"--photos {path}: no such folder or list")
+
+
+def scan(source: Source, *, skip: Path) -> Iterator[FoundPhoto]:
+    """Every candidate of a source in scan order, leaving out the index folder `skip`.
+
+    A folder reached twice through links is entered once. Raises IndexFolderError for a list
+    that cannot be read.
+    """
+    if source.path.is_dir():
+        entered = {_identity(skip.stat())}
+        return _walk(source.path, "", entered)
+    return _scan_list(source)
+
+
+def _walk(folder: Path, prefix: str, entered: set[_Folder]) -> Iterator[FoundPhoto]:
+    """Depth first; a folder sorts as its name and "/", so paths come out in bytewise order."""
+    try:
+        identity = _identity(folder.stat())
+        if identity in entered:
+            return
+        entered.add(identity)
+        names = _sorted_names(folder)
+    except OSError:
+        yield _failed(prefix.rstrip("/") or ".", "folder_unreadable")
+        return
+    for key, name in names:
+        if key.endswith(b"/"):
+            yield from _walk(folder / name, f"{prefix}{name}/", entered)
+        else:
+            found = _find(folder / name, prefix + name)
+            if found is not None:
+                yield found
+
+
+def _sorted_names(folder: Path) -> list[tuple[bytes, str]]:
+    with os.scandir(folder) as entries:
+        return sorted(
+            (os.fsencode(entry.name) + (b"/" if _is_folder(entry) else b""), entry.name)
+            for entry in entries
+            if not entry.name.startswith(".")
+        )
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _find(file: Path, path: str, attributes: str | None = None) -> FoundPhoto | None:
+    """A file as a scan records it; None for a pipe, a socket or a device."""
+    if not _is_utf8(path):
+        # The catalog's text is UTF-8; the name is kept readable and reported.
+        readable = path.encode("utf-8", "backslashreplace").decode()
+        return _failed(readable, "path_not_utf8", attributes)
+    try:
+        stat = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return _failed(path, "photo_missing", attributes)
+    except (OSError, ValueError):
+        return _failed(path, "photo_unreadable", attributes)
+    if not S_ISREG(stat.st_mode):
+        return None
+    return FoundPhoto(
+        path,
+        stat.st_dev & _INT63,
+        stat.st_ino & _INT63,
+        stat.st_size,
+        stat.st_mtime_ns,
+        None,
+        attributes,
+    )
+
+
+def _failed(path: str, code: str, attributes: str | None = None) -> FoundPhoto:
+    return FoundPhoto(path, 0, 0, 0, 0, code, attributes)
+
+
+def _scan_list(source: Source) -> Iterator[FoundPhoto]:
+    rows = dict[str, dict[str, Any]]()
+    for number, row in _list_rows(source.path):
+        path = row.pop("path", None)
+        if not isinstance(path, str) or not path:
+            raise IndexFolderError(f"{source.path}, row {number}: no `path`")
+        rows.setdefault(os.path.normpath(path), row)
+    for path in sorted(rows, key=lambda path: path.encode("utf-8", "surrogatepass")):
+        attributes = json.dumps(rows[path], sort_keys=True) if rows[path] else None
+        found = _find(source.base / path, path, attributes)
+        yield found or _failed(path, "photo_unreadable", attributes)
+
+
+def _list_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if path.suffix.lower() == ".csv":
+                yield from enumerate(csv.DictReader(file, strict=True), start=1)
+            else:
+                for number, line in enumerate(file, start=1):
+                    if line.strip():
+                        yield number, _json_row(path, number, line)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise IndexFolderError(f"{path}: cannot be read as a list ({error})") from error
+
+
+def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise IndexFolderError(f"{path}, row {number}: not JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise IndexFolderError(f"{path}, row {number}: not a JSON object")
+    return row
+
+
+def _identity(stat: os.stat_result) -> _Folder:
+    return _Folder(stat.st_dev, stat.st_ino)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,260 @@
+"""The index folder's file names, and its raw files: staged rows, shards, live bitmap.
+
+Letters: D embedding, n rows.
+"""
+
+import os
+import shutil
+import zlib
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from index.errors import IndexFolderError
+from index.steps import Steps, no_steps
+from multigrain.files import fsync_folder, write_via_temporary
+
+EMBEDDING_DTYPE = np.dtype("<f2")
+_CRC_BLOCK_BYTES = 64 * 2**20
+_READ_BYTES = 2**22
+
+Rows16 = NDArray[np.float16]
+
+
+class Layout(NamedTuple):
+    """Every path below an index folder."""
+
+    root: Path
+
+    @property
+    def current(self) -> Path:
+        """One line: the live manifest's file name and its sha256."""
+        return self.root / "CURRENT"
+
+    @property
+    def manifests(self) -> Path:
+        """Immutable manifests, one a generation."""
+        return self.root / "manifests"
+
+    @property
+    def models(self) -> Path:
+        """Checkpoints copied in, named by fingerprint."""
+        return self.root / "models"
+
+    @property
+    def codebooks(self) -> Path:
+        """Trained, empty faiss indexes."""
+        return self.root / "codebooks"
+
+    @property
+    def shards(self) -> Path:
+        """Immutable shards, named by the hash of their SHARD.json."""
+        return self.root / "shards"
+
+    @property
+    def tombstones(self) -> Path:
+        """Live bitmaps, one a generation."""
+        return self.root / "tombstones"
+
+    @property
+    def catalogs(self) -> Path:
+        """Immutable catalogs, one a generation."""
+        return self.root / "catalogs"
+
+    @property
+    def staging(self) -> Path:
+        """Unfinished shards."""
+        return self.root / "staging"
+
+    @property
+    def journal(self) -> Path:
+        """The builder's own database."""
+        return self.root / "build.sqlite"
+
+    @property
+    def quarantine(self) -> Path:
+        """Photos that failed, a JSON line each."""
+        return self.root / "quarantine.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """The builder's flock."""
+        return self.root / "LOCK"
+
+    def manifest(self, generation: str) -> Path:
+        """The manifest of a generation."""
+        return self.manifests / f"{generation}.json"
+
+    def catalog(self, generation: str) -> Path:
+        """The catalog of a generation."""
+        return self.catalogs / f"{generation}.sqlite"
+
+    def live_bitmap(self, generation: str) -> Path:
+        """The live bitmap of a generation."""
+        return self.tombstones / f"{generation}.bits"
+
+    def checkpoint(self, fingerprint: str) -> Path:
+        """The checkpoint with this fingerprint."""
+        return self.models / f"{fingerprint}.safetensors"
+
+    def trained(self, codebook: str) -> Path:
+        """The empty, trained faiss index of a codebook."""
+        return self.codebooks / codebook / "trained.faiss"
+
+    def train_report(self, codebook: str) -> Path:
+        """How a codebook was trained."""
+        return self.codebooks / codebook / "train.json"
+
+    def staged(self, name: str) -> Path:
+        """The rows of an unfinished shard."""
+        return self.staging / f"{name}.f16"
+
+    def embeddings(self, folder: str) -> Path:
+        """The rows of a shard."""
+        return self.shards / folder / "emb.f16"
+
+    def lists(self, folder: str) -> Path:
+        """The faiss lists of a shard."""
+        return self.shards / folder / "ivf.faiss"
+
+    def shard_document(self, folder: str) -> Path:
+        """The description of a shard."""
+        return self.shards / folder / "SHARD.json"
+
+    def create(self) -> None:
+        """Make the folder and its sub-folders where they are missing."""
+        for folder in (
+            self.root,
+            self.manifests,
+            self.models,
+            self.codebooks,
+            self.shards,
+            self.tombstones,
+            self.catalogs,
+            self.staging,
+        ):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+class FileRecord(BaseModel):
+    """A shard's file: size in bytes, sha256, and crc32 of each 64 MiB block."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int
+    sha256: str
+    crc32: list[int]
+
+
+class ShardDocument(BaseModel):
+    """SHARD.json: ids first_id .. first_id + n - 1; holds no time and no machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first_id: int
+    n: int
+    D: int
+    dtype: str
+    codebook: str
+    fingerprint: str
+    files: dict[str, FileRecord]
+
+
+def file_record(path: Path) -> FileRecord:
+    """Size, sha256 and block checksums of a file, in one pass."""
+    digest, crcs, crc, size = sha256(), list[int](), 0, 0
+    with path.open("rb") as file:
+        while data := file.read(_READ_BYTES):
+            digest.update(data)
+            crc = zlib.crc32(data, crc)
+            size += len(data)
+            if size % _CRC_BLOCK_BYTES == 0:
+                crcs.append(crc)
+                crc = 0
+    if size % _CRC_BLOCK_BYTES:
+        crcs.append(crc)
+    return FileRecord(size=size, sha256=digest.hexdigest(), crc32=crcs)
+
+
+def map_rows(path: Path, *, num_rows: int, dim: int) -> Rows16:
+    """Map the first rows of a row file: fp16 [n, D], unit within fp16's rounding, read-only."""
+    if num_rows == 0:
+        return np.empty((0, dim), dtype=EMBEDDING_DTYPE)
+    return np.memmap(path, dtype=EMBEDDING_DTYPE, mode="r", shape=(num_rows, dim))
+
+
+def fsync_file(path: Path) -> None:
+    """Make a file's bytes durable."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def install_folder(temporary: Path, target: Path, *, steps: Steps) -> None:
+    """Sync a finished temporary folder and rename it to `target`; one already there wins."""
+    for file in sorted(temporary.iterdir()):
+        fsync_file(file)
+    fsync_folder(temporary)
+    steps("rename folder")
+    if target.exists():
+        shutil.rmtree(temporary)
+    else:
+        temporary.rename(target)
+        fsync_folder(target.parent)
+    steps("folder renamed")
+
+
+def pack_live(live_ids: NDArray[np.int64], *, num_ids: int) -> NDArray[np.uint8]:
+    """A bitmap with the bits of the live ids set: uint8 [ceil(num_ids / 8)], low bit first."""
+    bits = np.zeros(num_ids, dtype=np.uint8)
+    bits[live_ids] = 1
+    return np.packbits(bits, bitorder="little")
+
+
+def unpack_live(bitmap: NDArray[np.uint8], *, num_ids: int) -> NDArray[np.bool_]:
+    """One boolean an id."""
+    return np.unpackbits(bitmap, count=num_ids, bitorder="little").astype(bool)
+
+
+def write_whole(path: Path, data: bytes, *, steps: Steps = no_steps) -> None:
+    """Replace a file of the folder, with a step before and after."""
+    steps(f"write {path.name}")
+    with write_via_temporary(path) as temporary:
+        temporary.write_bytes(data)
+    steps(f"{path.name} written")
+
+
+def remove_temporaries(layout: Layout) -> None:
+    """Remove what a killed builder left under temporary names."""
+    for folder in _folders_with_temporaries(layout):
+        for entry in folder.glob(".*.tmp"):
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+
+def _folders_with_temporaries(layout: Layout) -> Iterable[Path]:
+    return (
+        layout.root,
+        layout.manifests,
+        layout.models,
+        layout.codebooks,
+        layout.tombstones,
+        layout.catalogs,
+        layout.staging,
+    )
+
+
+def require_size(path: Path, size: int) -> None:
+    """Refuse a missing file or one of another size; raises IndexFolderError naming it."""
+    try:
+        found = path.stat().st_size
+    except OSError as error:
+        raise IndexFolderError(f"{path}: cannot be read ({error.strerror})") from error
+    if found != size:
+        raise IndexFolderError(f"{path}: damaged, {found} bytes instead of {size}")
