@@ -1,0 +1,100 @@
+"""Fit a model's whitening on photos, over all processes."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from multigrain.document import Document, EmbeddingSpec, WhiteningSpec
+from multigrain.errors import MultiGrainError
+from multigrain.model import MultiGrain
+from multigrain.progress import Progress
+from multigrain.transforms import Pixels
+from multigrain.whitening import Moments, fit_whitening
+from trainer.gather import own_slice
+from trainer.processes import Processes
+from trainer.reading import Skipped, prepared_batches, prepared_photo
+
+FLOOR = 1e-3  # of the largest eigenvalue; below it few photos measure only noise
+PHOTOS_PER_DIMENSION = 4
+FEWEST_PHOTOS = 8
+
+
+class FitError(MultiGrainError):
+    """Photos that do not serve to fit a whitening."""
+
+
+def safe_dim(feature_dim: int, num_photos: int) -> int:
+    """Return a whitening dimension that this many photos can bear, at least 1."""
+    return max(1, min(feature_dim, num_photos // PHOTOS_PER_DIMENSION))
+
+
+def whiten_on(
+    model: MultiGrain,
+    document: Document,
+    paths: Sequence[Path],
+    *,
+    dim: int | None,
+    processes: Processes,
+    say: Callable[[str], None],
+) -> Document:
+    """Fit a whitening on photos, put it into the model and return the new document.
+
+    Each process embeds a part of the photos; unreadable ones are skipped and said. All
+    processes end with the same whitening; an earlier one is replaced. Raises FitError when
+    fewer than 8 photos can be read, WhiteningError for a `dim` they do not bear.
+    """
+    model.whiten = None
+    moments = _moments_of(model.eval(), document, paths, processes=processes, say=say)
+    if moments.count < FEWEST_PHOTOS:
+        raise FitError(
+            f"{moments.count} readable photos are too few to fit a whitening on: "
+            f"give at least {FEWEST_PHOTOS}"
+        )
+    feature_dim = document.backbone.feature_dim
+    kept = dim or safe_dim(feature_dim, moments.count)
+    model.whiten = fit_whitening(moments, dim=kept, floor=FLOOR).to(model.pixel_mean.device)
+    say(f"whitening: {feature_dim} -> {kept} dimensions, fitted on {moments.count} photos")
+    whitening = WhiteningSpec(
+        in_=feature_dim,
+        out=kept,
+        floor=FLOOR,
+        photos=moments.count,
+        size=document.preprocessing.size,
+    )
+    embedding = EmbeddingSpec(dim=kept, whitening=whitening)
+    return document.model_copy(update={"embedding": embedding})
+
+
+def _moments_of(
+    model: MultiGrain,
+    document: Document,
+    paths: Sequence[Path],
+    *,
+    processes: Processes,
+    say: Callable[[str], None],
+) -> Moments:
+    """Return the moments of the unit vectors of all photos, the same on every process."""
+    own = [paths[number] for number in own_slice(len(paths))]
+    moments = Moments(document.backbone.feature_dim)
+    skipped: list[Skipped] = []
+    progress = Progress(len(own), "photos") if processes.is_first else None
+
+    def read(number: int) -> Pixels:
+        return prepared_photo(own[number], document.preprocessing)
+
+    for batch in prepared_batches(read, len(own), skipped=skipped):
+        with torch.inference_mode():
+            pooled = model.pooled(batch.pixels.to(model.pixel_mean.device))
+            moments.update(F.normalize(pooled, dim=1))
+        if progress is not None:
+            progress.update(moments.count, "whitening")
+    if progress is not None:
+        progress.close()
+    for number, reason in skipped:
+        say(f"skipped {own[number]}: {reason}")
+    total = Moments(document.backbone.feature_dim)
+    for state in processes.gather(moments.state()):
+        total.merge(Moments.from_state(state))
+    return total

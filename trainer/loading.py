@@ -1,0 +1,144 @@
+"""Load training batches: each photo decoded once and cropped N times.
+
+P photos of a process, N views each, S side of a view.
+"""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from multigrain.errors import MultiGrainError
+from multigrain.photo import PhotoError, open_photo
+from trainer.augment import Augmentation, random_view
+from trainer.labels import PhotoSet
+from trainer.sampler import BatchPlan, Draw
+
+# A crop may be a twelfth of the photo, a third of its side; twice the view's side keeps most
+# crops from being enlarged and still spares most of a large photo's decoding.
+DECODE_SIDES_PER_VIEW = 2
+MOST_NEIGHBOURS_TRIED = 20
+
+
+class LoadingError(MultiGrainError):
+    """Photos that cannot be read, too many to go on."""
+
+
+class BadPhoto(NamedTuple):
+    """A photo that could not be read, and why."""
+
+    photo_id: int
+    reason: str
+
+
+class Views(NamedTuple):
+    """Views [N, 3, S, S] of one photo, uint8; `bad` are the photos it stands in for."""
+
+    photo_id: int
+    label: int
+    pixels: Tensor
+    bad: tuple[BadPhoto, ...]
+
+
+class Batch(NamedTuple):
+    """A process's part of a step: P * N views, the views of a photo side by side."""
+
+    pixels: Tensor  # uint8 [P * N, 3, S, S]
+    labels: Tensor  # int64 [P * N]
+    photo_ids: Tensor  # int64 [P * N]
+    bad: tuple[BadPhoto, ...]
+
+
+class ViewsDataset(Dataset[Views]):
+    """Draws of the batch plan -> views."""
+
+    def __init__(self, photos: PhotoSet, augmentation: Augmentation, *, num_views: int) -> None:
+        self.photos = photos
+        self.augmentation = augmentation
+        self.num_views = num_views
+
+    def __getitem__(self, draw: Draw) -> Views:
+        """Return the views of a photo, or of its nearest readable successor.
+
+        Raises LoadingError when the photo and its successors are all unreadable.
+        """
+        num_photos, bad = len(self.photos.names), []
+        for offset in range(min(num_photos, MOST_NEIGHBOURS_TRIED)):
+            photo_id = (draw.photo_id + offset) % num_photos
+            try:
+                pixels = self._views_of(self.photos.path(photo_id), draw.epoch, photo_id)
+            except PhotoError as error:
+                bad.append(BadPhoto(photo_id, f"{error.code}: {error}"))
+            else:
+                return Views(photo_id, self.photos.labels[photo_id], pixels, tuple(bad))
+        raise LoadingError(
+            f"{len(bad)} photos in a row cannot be read, the first is "
+            f"{self.photos.path(draw.photo_id)} ({bad[0].reason})"
+        )
+
+    def _views_of(self, path: Path, epoch: int, photo_id: int) -> Tensor:
+        side = self.augmentation.size * DECODE_SIDES_PER_VIEW
+        image = open_photo(path, min_side=side).image
+        views = [
+            random_view(image, self.augmentation, epoch=epoch, photo_id=photo_id, view=view)
+            for view in range(self.num_views)
+        ]
+        return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).contiguous()
+
+
+class Steps:
+    """A process's draws for a range of steps, as the loader wants them: iterable, with length."""
+
+    def __init__(self, plan: BatchPlan, *, rank: int, start: int, stop: int) -> None:
+        self.plan = plan
+        self.rank = rank
+        self.start = start
+        self.stop = stop
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        """Yield the draws of each step."""
+        return self.plan.steps(self.rank, start=self.start, stop=self.stop)
+
+
+def batch_loader(
+    dataset: ViewsDataset, steps: Steps, *, num_workers: int, pin_memory: bool
+) -> "DataLoader[Views]":
+    """Return a loader that yields one `Batch` a step; no worker changes what it yields."""
+    return DataLoader(
+        dataset,
+        batch_sampler=steps,
+        num_workers=num_workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_prepare_worker,
+        prefetch_factor=4 if num_workers else None,
+    )
+
+
+def collate(items: list[Views]) -> Batch:
+    """Put the views of a step's photos together, in the plan's order."""
+    num_views = len(items[0].pixels)
+    labels = torch.tensor([item.label for item in items])
+    photo_ids = torch.tensor([item.photo_id for item in items])
+    return Batch(
+        pixels=torch.cat([item.pixels for item in items]),
+        labels=labels.repeat_interleave(num_views),
+        photo_ids=photo_ids.repeat_interleave(num_views),
+        bad=tuple(bad for item in items for bad in item.bad),
+    )
+
+
+def _prepare_worker(_worker: int) -> None:
+    # The main process decides when to stop and needs its workers until the step's end.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

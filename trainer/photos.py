@@ -1,0 +1,83 @@
+"""Find photos: below a folder, or named by a CSV or JSONL list."""
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from multigrain.errors import MultiGrainError
+
+# Names that are taken at their word; a file with any other name is looked into.
+_PHOTO_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+)
+_PHOTO_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
+_NUM_MAGIC_BYTES = 12
+
+
+class PhotoListError(MultiGrainError):
+    """A folder or a list that gives no photos."""
+
+
+def find_photos(folder: Path) -> list[str]:
+    """Return the photos below a folder, as sorted paths relative to it with forward slashes.
+
+    Hidden files and folders are left out, and so is what by name and by content is no photo.
+    Raises PhotoListError when nothing is left.
+    """
+    if not folder.is_dir():
+        raise PhotoListError(f"no folder {folder}")
+    found = [path.relative_to(folder).as_posix() for path in _files_below(folder)]
+    if not found:
+        raise PhotoListError(f"no photos below {folder}")
+    return sorted(found)
+
+
+def paths_of(source: Path) -> list[Path]:
+    """Return the photos of a folder, or of a CSV/JSONL list with a `path` column.
+
+    A relative path in a list starts at the list's own folder.
+    """
+    match source.suffix.lower():
+        case ".csv":
+            with source.open(newline="", encoding="utf-8") as file:
+                rows = [row.get("path") for row in csv.DictReader(file)]
+        case ".jsonl":
+            rows = [_path_in(line, source) for line in source.read_text("utf-8").splitlines()]
+        case _:
+            return [source / name for name in find_photos(source)]
+    if not rows or not all(rows):
+        raise PhotoListError(f"{source}: every row needs a `path`")
+    return [source.parent / row for row in rows if row]
+
+
+def _path_in(line: str, source: Path) -> str | None:
+    try:
+        path = json.loads(line)["path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise PhotoListError(f"{source}: not an object with a `path`: {line[:80]!r}") from error
+    return path if isinstance(path, str) else None
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            path = Path(parent, name)
+            if not name.startswith(".") and _is_photo(path):
+                yield path
+
+
+def _is_photo(path: Path) -> bool:
+    """Judge by name first: opening each of a million files would take minutes."""
+    if path.suffix.lower() in _PHOTO_SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as file:
+            start = file.read(_NUM_MAGIC_BYTES)
+    except OSError:
+        return False  # a socket or an unreadable file, and not named like a photo
+    webp = start.startswith(b"RIFF") and start[8:] == b"WEBP"
+    avif = start[4:] in (b"ftypavif", b"ftypavis")
+    return start.startswith(_PHOTO_STARTS) or webp or avif

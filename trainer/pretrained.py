@@ -1,0 +1,87 @@
+"""Make a checkpoint from pretrained weights, without training."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from multigrain.config import Config, load_config, run_main
+from trainer.photos import paths_of
+from trainer.speech import say
+
+PROG = "python -m trainer.pretrained"
+
+
+class PretrainedConfig(Config):
+    """Flags of the checkpoint without training."""
+
+    backbone: str = Field(description="trunk, by torchvision's name")
+    weights: str = Field(
+        default="DEFAULT",
+        description="DEFAULT (torchvision's own, downloaded), none (random), "
+        "or a .pth or .safetensors file",
+    )
+    weights_licence: str = Field(default="unknown", description="licence of the weights, recorded")
+    out: Path = Field(description="checkpoint file to write")
+    size: int = Field(default=224, ge=32, description="side of the model's input, pixels")
+    rule: Literal["crop", "whole"] = Field(
+        default="whole", description="central square, or the whole photo"
+    )
+    p: float = Field(default=3.0, gt=0, description="exponent of the GeM pooling")
+    whiten: list[Path] = Field(
+        default=[],
+        description="photos to fit a whitening on: folder, or CSV/JSONL list with a `path` "
+        "column; repeatable",
+    )
+    whiten_dim: int | None = Field(
+        default=None, ge=1, description="dimensions to keep; unset: at most a quarter of the photos"
+    )
+
+
+def make_pretrained(config: PretrainedConfig) -> Path:
+    """Write the checkpoint and return its path."""
+    from multigrain.backbone import build_backbone
+    from multigrain.checkpoint import save_checkpoint
+    from multigrain.document import plain_document
+    from multigrain.model import MultiGrain
+    from multigrain.transforms import Preprocessing
+    from trainer.fit_whitening import whiten_on
+    from trainer.processes import alone
+    from trainer.weights import load_weights
+
+    document = plain_document(
+        backbone_name=config.backbone,
+        feature_dim=build_backbone(config.backbone).num_channels,
+        preprocessing=Preprocessing(size=config.size, rule=config.rule),
+        p=config.p,
+        weights_licence=config.weights_licence,
+    )
+    model = MultiGrain.build(document).eval()
+    origin = load_weights(model.backbone, config.weights, say=say)
+    document = document.model_copy(update={"software": document.software | origin})
+    if config.whiten:
+        paths = [path for source in config.whiten for path in paths_of(source)]
+        document = whiten_on(
+            model, document, paths, dim=config.whiten_dim, processes=alone(), say=say
+        )
+    save_checkpoint(config.out, model, document)
+    return config.out
+
+
+def main() -> int:
+    """Make the checkpoint that the flags describe and print its path."""
+    config = load_config(
+        PretrainedConfig,
+        prog=PROG,
+        description=__doc__ or "",
+        argv=sys.argv[1:],
+        environ=os.environ,
+    )
+    print(make_pretrained(config))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_main(main, prog=PROG))

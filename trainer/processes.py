@@ -1,0 +1,106 @@
+"""The processes of a run: started by torchrun, or one alone."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from multigrain.errors import MultiGrainError
+
+T = TypeVar("T")
+
+
+class DeviceError(MultiGrainError):
+    """A device that is not there."""
+
+
+class Processes(NamedTuple):
+    """This process among the others.
+
+    Collectives of tensors go through the default group (nccl or gloo); `control` is a gloo
+    group for small decisions on the CPU, which never wait for the device.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+    control: dist.ProcessGroup | None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    def agree(self, *flags: bool) -> tuple[bool, ...]:
+        """Return for each flag whether it is set on any process."""
+        if self.control is None:
+            return flags
+        values = torch.tensor(flags, dtype=torch.int64)
+        dist.all_reduce(values, op=dist.ReduceOp.MAX, group=self.control)
+        return tuple(bool(value) for value in values)
+
+    def gather(self, value: T) -> list[T]:
+        """Return every process's value, in rank order, on every process."""
+        if self.control is None:
+            return [value]
+        values: list[T | None] = [None] * self.world
+        dist.all_gather_object(values, value, group=self.control)
+        return [value for value in values if value is not None]
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.control is not None:
+            dist.barrier(group=self.control)
+
+
+@contextmanager
+def joined_processes(
+    environ: Mapping[str, str], *, device: str, num_threads: int | None
+) -> Iterator[Processes]:
+    """Join the processes that torchrun started; with a plain `python` be the only one.
+
+    On the CPU the cores are shared out between the processes of this machine.
+    """
+    local_rank = int(environ.get("LOCAL_RANK", "0"))
+    local_world = int(environ.get("LOCAL_WORLD_SIZE", "1"))
+    chosen = _device(device, local_rank)
+    cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(num_threads or max(1, cores // local_world))
+    if "WORLD_SIZE" not in environ:
+        yield Processes(0, 1, chosen, None)
+        return
+    if chosen.type == "cuda":
+        dist.init_process_group("nccl", device_id=chosen)
+    else:
+        dist.init_process_group("gloo")
+    # A whole evaluation may lie between two decisions.
+    control = dist.new_group(backend="gloo", timeout=timedelta(hours=2))
+    assert isinstance(control, dist.ProcessGroup)  # every process is a member
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size(), chosen, control)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(name: str, local_rank: int) -> torch.device:
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise DeviceError("--device cuda: torch sees no CUDA device; use --device cpu or auto")
+    if local_rank >= torch.cuda.device_count():
+        raise DeviceError(
+            f"process {local_rank} has no GPU of its own, there are "
+            f"{torch.cuda.device_count()}: start fewer processes, or use --device cpu"
+        )
+    chosen = torch.device("cuda", local_rank)
+    torch.cuda.set_device(chosen)
+    return chosen
+
+
+def alone() -> Processes:
+    """Return the only process, on the CPU: for programs that nothing starts in numbers."""
+    return Processes(0, 1, torch.device("cpu"), None)

@@ -1,0 +1,87 @@
+"""Read photos as the model will see them in use, for validation and whitening.
+
+n photos of a batch.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multigrain.photo import PhotoError, open_photo
+from multigrain.transforms import Pixels, Preprocessing
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+BATCH_SIZE = 16
+NUM_AHEAD = 64  # photos decoded before they are needed
+
+
+class PreparedBatch(NamedTuple):
+    """Photos of one shape: their numbers in the given order, and pixels uint8 [n, 3, h, w]."""
+
+    numbers: list[int]
+    pixels: Tensor
+
+
+class Skipped(NamedTuple):
+    """A photo that could not be read, and why."""
+
+    number: int
+    reason: str
+
+
+def prepared_photo(path: Path, preprocessing: Preprocessing) -> Pixels:
+    """Decode and prepare one photo; raises PhotoError."""
+    return preprocessing.prepare(open_photo(path, min_side=preprocessing.min_side).image)
+
+
+def prepared_batches(
+    read: Callable[[int], Pixels], count: int, *, skipped: list[Skipped], num_threads: int = 2
+) -> Iterator[PreparedBatch]:
+    """Yield `read(0) .. read(count - 1)`, each once, grouped by shape.
+
+    Those for which `read` raises PhotoError are added to `skipped` instead.
+    """
+
+    def attempt(number: int) -> Pixels | Skipped:
+        try:
+            return read(number)
+        except PhotoError as error:
+            return Skipped(number, f"{error.code}: {error}")
+
+    waiting: dict[tuple[int, ...], list[tuple[int, Pixels]]] = defaultdict(list)
+    with ThreadPoolExecutor(num_threads) as pool:
+        for number, found in enumerate(in_order(pool, attempt, range(count))):
+            if isinstance(found, Skipped):
+                skipped.append(found)
+                continue
+            group = waiting[found.shape]
+            group.append((number, found))
+            if len(group) == BATCH_SIZE:
+                yield _batch(group)
+                group.clear()
+    yield from (_batch(group) for group in waiting.values() if group)
+
+
+def in_order(
+    pool: ThreadPoolExecutor, work: Callable[[Item], Answer], items: Iterable[Item]
+) -> Iterator[Answer]:
+    """Do the work in threads, a bounded number ahead, and yield answers in the items' order."""
+    left = iter(items)
+    running = deque(pool.submit(work, item) for item in islice(left, NUM_AHEAD))
+    while running:
+        yield running.popleft().result()
+        running.extend(pool.submit(work, item) for item in islice(left, 1))
+
+
+def _batch(group: list[tuple[int, Pixels]]) -> PreparedBatch:
+    pixels = torch.from_numpy(np.stack([found for _, found in group]))
+    return PreparedBatch([number for number, _ in group], pixels.permute(0, 3, 1, 2).contiguous())

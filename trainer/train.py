@@ -1,0 +1,86 @@
+"""Train a MultiGrain embedding on a folder of photos.
+
+    torchrun --nproc-per-node N trainer/train.py --data FOLDER --out RUN
+    python trainer/train.py --data FOLDER --out RUN
+
+Ends with RUN/model.safetensors, whitened, which the index builder takes.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multigrain.config import load_config, run_main
+from trainer.settings import TrainConfig
+
+if TYPE_CHECKING:
+    from trainer.processes import Processes
+
+PROG = "trainer/train.py"
+
+
+def train(config: TrainConfig, processes: "Processes") -> Path | None:
+    """Train, whiten and write the checkpoint; return its path, None when stopped by SIGTERM."""
+    from trainer import assemble
+    from trainer.finish import write_model
+    from trainer.resume import prepare_folder, resume
+    from trainer.speech import say, say_nothing
+
+    tell = say if processes.is_first else say_nothing
+    run = prepare_folder(config, processes)
+    data = assemble.read_data(config, say=tell)
+    document, model = assemble.build_model(config, data, say=tell)
+    plan = assemble.build_plan(config, data, processes)
+    objective, wrapped = assemble.build_objective(config, data, model, plan, processes)
+    loop = assemble.build_loop(
+        config,
+        data,
+        document=document,
+        plan=plan,
+        objective=objective,
+        wrapped=wrapped,
+        processes=processes,
+        run=run,
+    )
+    start = resume(loop, run, say=tell)
+    batches = assemble.build_batches(config, data, plan, loop, start=start)
+    if not loop.train(batches, start=start):
+        tell(f"stopped by SIGTERM and saved: go on with --resume auto --out {config.out}")
+        return None
+    return write_model(
+        loop,
+        document,
+        data.training,
+        num_views=config.num_views,
+        whiten_dim=config.whiten_dim,
+        whiten_photos=config.whiten_photos,
+        path=run.model,
+        say=tell,
+    )
+
+
+def main() -> int:
+    """Read the flags, join the other processes, train, and print the checkpoint's path."""
+    config = load_config(
+        TrainConfig, prog=PROG, description=__doc__ or "", argv=sys.argv[1:], environ=os.environ
+    )
+    return run_among(config, os.environ)
+
+
+def run_among(config: TrainConfig, environ: Mapping[str, str]) -> int:
+    """Train among the processes that the environment tells of; return the exit status."""
+    from trainer.processes import joined_processes
+
+    with joined_processes(
+        environ, device=config.device, num_threads=config.num_threads
+    ) as processes:
+        path = train(config, processes)
+        if path is not None and processes.is_first:
+            print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_main(main, prog=PROG))

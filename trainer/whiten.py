@@ -1,0 +1,54 @@
+"""Fit a whitening on photos and write a whitened checkpoint."""
+
+import os
+import sys
+from pathlib import Path
+
+from pydantic import Field
+
+from multigrain.config import Config, load_config, run_main
+from trainer.photos import paths_of
+from trainer.speech import say
+
+PROG = "python -m trainer.whiten"
+
+
+class WhitenConfig(Config):
+    """Flags of the whitening."""
+
+    checkpoint: Path = Field(description="checkpoint file to whiten")
+    photos: list[Path] = Field(
+        description="folder of photos, or CSV/JSONL list with a `path` column; repeatable"
+    )
+    out: Path = Field(description="checkpoint file to write")
+    dim: int | None = Field(
+        default=None, ge=1, description="dimensions to keep; unset: at most a quarter of the photos"
+    )
+
+
+def whiten(config: WhitenConfig) -> Path:
+    """Write the whitened checkpoint and return its path."""
+    from multigrain.checkpoint import load_checkpoint, save_checkpoint
+    from trainer.fit_whitening import whiten_on
+    from trainer.processes import alone
+
+    checkpoint = load_checkpoint(config.checkpoint)
+    paths = [path for source in config.photos for path in paths_of(source)]
+    document = whiten_on(
+        checkpoint.model, checkpoint.document, paths, dim=config.dim, processes=alone(), say=say
+    )
+    save_checkpoint(config.out, checkpoint.model, document)
+    return config.out
+
+
+def main() -> int:
+    """Whiten the checkpoint that the flags name and print the new one's path."""
+    config = load_config(
+        WhitenConfig, prog=PROG, description=__doc__ or "", argv=sys.argv[1:], environ=os.environ
+    )
+    print(whiten(config))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_main(main, prog=PROG))
