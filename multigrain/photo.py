@@ -115,7 +115,9 @@ def open_photo(
     Raises PhotoError, and nothing else, for whatever is wrong with the photo.
     """
     data = _read(source, limits)
-    with _decoder_errors(), Image.open(io.BytesIO(data), formats=limits.formats) as opened:
+    # MPO (stereo and burst JPEG) has no opener of its own: JPEG's opens it.
+    formats = [name for name in limits.formats if name != "MPO"]
+    with _decoder_errors(), Image.open(io.BytesIO(data), formats=formats) as opened:
         _check_size(opened.size, limits)
         width, height = opened.size
         if min_side is not None:

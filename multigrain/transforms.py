@@ -86,7 +86,7 @@ class Preprocessing(BaseModel):
         height, width = self.shape_of(*image.size)
         box = self._crop_box(*image.size) if self.rule == "crop" else None
         resized = image.resize((width, height), _RESAMPLING[self.interpolation], box=box)
-        return np.ascontiguousarray(np.asarray(resized))
+        return np.array(resized)  # a copy: Pillow's own buffer is read-only
 
     def _crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
         # The crop happens in the photo's own pixels, before the resize: resizing first would

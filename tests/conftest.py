@@ -1,0 +1,74 @@
+"""Fixtures that several areas share: drawn photos, a tiny checkpoint, the real data's folder."""
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from multigrain.checkpoint import save_checkpoint
+from multigrain.document import plain_document
+from multigrain.model import MultiGrain
+from multigrain.transforms import Preprocessing
+
+Draw = Callable[[int], Image.Image]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Converted models of the tests stay out of the user's cache; two cores are not fought over."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        torch.set_num_threads(1)
+        yield
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real photos, where there is one."""
+    folder = os.environ.get("MULTIGRAIN_TEST_DATA")
+    if not folder:
+        pytest.skip("MULTIGRAIN_TEST_DATA does not name the folder of real photos")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def draw() -> Draw:
+    """Draw a smooth random picture, 96 x 72, another for each seed."""
+
+    def draw_one(seed: int) -> Image.Image:
+        coarse = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+        return Image.fromarray(coarse).resize((96, 72), Image.Resampling.BICUBIC)
+
+    return draw_one
+
+
+@pytest.fixture(scope="session")
+def jpeg(draw: Draw) -> Callable[[int], bytes]:
+    """Draw a picture and encode it as JPEG."""
+
+    def encode(seed: int) -> bytes:
+        buffer = io.BytesIO()
+        draw(seed).save(buffer, "JPEG", quality=95)
+        return buffer.getvalue()
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Save a SqueezeNet with seeded random weights, 64 px, no whitening."""
+    torch.manual_seed(0)
+    document = plain_document(
+        backbone_name="squeezenet1_1",
+        feature_dim=512,
+        preprocessing=Preprocessing(size=64, rule="whole"),
+        p=3.0,
+    )
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
+    save_checkpoint(path, MultiGrain.build(document), document)
+    return path

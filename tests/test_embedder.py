@@ -1,0 +1,197 @@
+"""The embedder: the same photo gives the same vector on every engine and in every batch."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multigrain.checkpoint import load_checkpoint, save_checkpoint
+from multigrain.embedder import Embedder, EmbeddingError
+from multigrain.engine import DeviceError, default_cache_dir, open_engine, resolve_device
+from multigrain.photo import PhotoError
+
+TOLERANCE = 1 - 1e-5
+
+
+def min_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a * b).sum(axis=1).min())
+
+
+@pytest.fixture(scope="module", params=["torch", "openvino"])
+def embedder(request: pytest.FixtureRequest, tiny_checkpoint: Path) -> Embedder:
+    if request.param == "openvino":
+        pytest.importorskip("openvino", reason="the cpu extra is not installed")
+    return Embedder.open(
+        tiny_checkpoint, device="cpu", engine=request.param, precision="fp32", num_threads=1
+    )
+
+
+@pytest.fixture(scope="module")
+def photos(jpeg: Callable[[int], bytes], draw: Callable[[int], Image.Image]) -> list[object]:
+    upright = [jpeg(seed) for seed in range(5)]
+    return [
+        *upright,
+        draw(7),
+        draw(8).transpose(Image.Transpose.ROTATE_90),
+        draw(9).resize((50, 50)),
+    ]
+
+
+def test_rows_are_unit_and_float32(embedder: Embedder, photos: list[object]) -> None:
+    """One row of D values a photo."""
+    rows = embedder.embed(photos)
+    assert rows.dtype == np.float32
+    assert rows.shape == (len(photos), embedder.dim)
+    assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(len(photos)), abs=1e-5)
+
+
+def test_alone_or_in_any_batch_a_photo_has_the_same_vector(
+    embedder: Embedder, photos: list[object]
+) -> None:
+    """Mixed shapes, another order and another batch size change nothing beyond 1e-5."""
+    together = embedder.embed(photos)
+    alone = np.concatenate([embedder.embed([photo]) for photo in photos])
+    pixels = [
+        embedder.read(p).pixels if isinstance(p, bytes) else embedder.preprocessing.prepare(p)
+        for p in photos
+    ]
+    in_threes = embedder.embed_pixels(pixels[::-1], batch_size=3)[::-1]
+    assert min_cosine(together, alone) >= TOLERANCE
+    assert min_cosine(together, in_threes) >= TOLERANCE
+
+
+def test_every_engine_agrees_with_the_model_itself(
+    embedder: Embedder, tiny_checkpoint: Path, photos: list[object]
+) -> None:
+    """Folded batch norm, conversion and layout leave the fp32 vector as the model gives it."""
+    import torch
+
+    model = load_checkpoint(tiny_checkpoint).model
+    for photo in photos:
+        pixels = (
+            embedder.read(photo).pixels
+            if isinstance(photo, bytes)
+            else embedder.preprocessing.prepare(photo)
+        )
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(pixels).permute(2, 0, 1)[None]).embedding.numpy()
+        assert min_cosine(embedder.embed_pixels([pixels]), expected) >= TOLERANCE
+
+
+def test_a_path_its_bytes_and_its_image_have_one_vector(
+    embedder: Embedder, jpeg: Callable[[int], bytes], tmp_path: Path
+) -> None:
+    """The source of a photo does not matter."""
+    data = jpeg(1)
+    (tmp_path / "a.png").write_bytes(data)
+    rows = embedder.embed([data, tmp_path / "a.png"])
+    assert np.array_equal(rows[0], rows[1])
+
+
+def test_no_photos_give_no_rows(embedder: Embedder) -> None:
+    """An empty list is answered by an empty array of the right width."""
+    assert embedder.embed([]).shape == (0, embedder.dim)
+
+
+def test_a_bad_photo_raises_its_code(embedder: Embedder) -> None:
+    """The error is the photo's own."""
+    with pytest.raises(PhotoError, match="not a readable photo"):
+        embedder.embed([b"no photo"])
+
+
+def test_a_model_that_returns_nan_is_caught(
+    tiny_checkpoint: Path, tmp_path: Path, jpeg: Callable[[int], bytes]
+) -> None:
+    """Broken weights raise, and no NaN leaves the embedder."""
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    checkpoint.model.pool.p.fill_(float("nan"))
+    save_checkpoint(tmp_path / "nan.safetensors", checkpoint.model, checkpoint.document)
+    broken = Embedder.open(tmp_path / "nan.safetensors", engine="torch", device="cpu")
+    with pytest.raises(EmbeddingError, match=r"photos \[0\]"):
+        broken.embed([jpeg(0)])
+
+
+def test_the_faster_engine_is_measured_once_and_remembered(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """The record names an engine for this machine, and the next start follows it."""
+    pytest.importorskip("openvino", reason="the cpu extra is not installed")
+    first = Embedder.open(tiny_checkpoint, device="cpu", cache_dir=tmp_path)
+    (record_file,) = tmp_path.glob("*.choice.json")
+    record = json.loads(record_file.read_text())
+    assert list(record.values()) == [first.engine]
+    other = {"openvino": "torch", "torch": "openvino"}[first.engine]
+    record_file.write_text(json.dumps(dict.fromkeys(record, other)))
+    assert Embedder.open(tiny_checkpoint, device="cpu", cache_dir=tmp_path).engine == other
+
+
+def test_an_unwritable_cache_costs_a_line_and_nothing_else(
+    tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The model is converted in memory."""
+    pytest.importorskip("openvino", reason="the cpu extra is not installed")
+    (tmp_path / "file").write_text("in the way")
+    opened = Embedder.open(
+        tiny_checkpoint, device="cpu", engine="openvino", cache_dir=tmp_path / "file" / "cache"
+    )
+    assert opened.engine == "openvino"
+    assert "cannot keep the converted model" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"device": "tpu"}, "choose auto, cpu, cuda"),
+        ({"device": "cuda:9"}, "no CUDA device"),
+        ({"engine": "onnx"}, "choose auto, openvino or torch"),
+    ],
+)
+def test_a_device_or_engine_that_is_not_there_is_named(
+    tiny_checkpoint: Path, asked: dict[str, str], message: str
+) -> None:
+    """A wrong choice is an error with the right ones."""
+    import torch
+
+    if asked.get("device", "").startswith("cuda") and torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(DeviceError, match=message):
+        Embedder.open(tiny_checkpoint, **asked)  # type: ignore[arg-type]
+
+
+def test_openvino_is_refused_on_cuda(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """The CPU engine does not run on a GPU, and says so before CUDA is touched."""
+    with pytest.raises(DeviceError, match="runs on the CPU"):
+        open_engine(
+            load_checkpoint(tiny_checkpoint),
+            device="cuda",
+            engine="openvino",
+            precision="auto",
+            num_threads=1,
+            cache_dir=tmp_path,
+        )
+
+
+def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` never fails."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert resolve_device("auto") == "cpu"
+
+
+def test_the_cache_follows_the_environment() -> None:
+    """XDG_CACHE_HOME is honoured, else the home folder is used."""
+    assert default_cache_dir({"XDG_CACHE_HOME": "/x"}) == Path("/x/multigrain")
+    assert default_cache_dir({}) == Path.home() / ".cache" / "multigrain"
+
+
+def test_batches_are_padded_to_a_bucket_with_the_last_row() -> None:
+    """On CUDA three photos run as four; what is added is dropped again."""
+    import torch
+
+    from multigrain.engine_torch import _padded
+
+    batch = torch.arange(3).view(3, 1)
+    assert _padded(batch).flatten().tolist() == [0, 1, 2, 2]
+    assert _padded(torch.ones(100, 1)).shape == (100, 1)
