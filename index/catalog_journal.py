@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, delete, distinct, func, insert, select, text, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, text, update
 
 from index.catalog import (
     collection,
@@ -163,6 +163,11 @@ class Journal:
                 "SELECT id FROM content WHERE sha256 = ?", (sha256,)
             ).scalar_one_or_none()
         return None if found is None else int(found)
+
+    def hashes(self) -> Iterator[bytes]:
+        """The sha256 of every committed content."""
+        with self._connection.begin():
+            yield from self._connection.execute(select(content.c.sha256)).scalars()
 
     def next_id(self) -> int:
         """The first id never given out."""

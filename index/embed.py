@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.catalog_journal import Journal, NewContent, Outcome
+from index.known import KnownContents
 from index.pipeline import in_order
 from index.reading import PhotoEmbedder, ReadPhoto, read_photo
 from index.staging import StagingWriter, recover
@@ -55,7 +56,8 @@ def embed_pending(
     recover(layout, staged, dim=embedder.dim)
     batch_size = _BATCH_ON_CPU if str(embedder.device).startswith("cpu") else _BATCH_ON_GPU
     block_size = batch_size * _BATCHES_PER_BLOCK
-    read = partial(read_photo, bases=bases, read=embedder.read, content_id=journal.content_id)
+    known = KnownContents(journal.hashes(), journal.content_id)
+    read = partial(read_photo, bases=bases, read=embedder.read, content_id=known.id_of)
     with StagingWriter(
         layout,
         last=staged[-1] if staged else None,
@@ -64,7 +66,7 @@ def embed_pending(
         shard_rows=shard_rows,
         steps=steps,
     ) as writer:
-        rows = _Rows(journal, writer, partial(embedder.embed_pixels, batch_size=batch_size))
+        rows = _Rows(journal, writer, known, partial(embedder.embed_pixels, batch_size=batch_size))
         photos = in_order(
             read,
             journal.pending(list(bases)),
@@ -90,12 +92,14 @@ class _Rows:
         self,
         journal: Journal,
         writer: StagingWriter,
+        known: KnownContents,
         embed: Callable[[Sequence[NDArray[np.uint8]]], NDArray[np.float32]],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.num_new, self.num_bad = 0, 0
-        self._journal, self._writer, self._embed, self._clock = journal, writer, embed, clock
+        self._journal, self._writer, self._known = journal, writer, known
+        self._embed, self._clock = embed, clock
         self._next_id = journal.next_id()
         self._block: list[ReadPhoto] = []
         self._waiting: dict[bytes, ReadPhoto] = {}
@@ -135,6 +139,7 @@ class _Rows:
         staged = self._writer.sync() if self._outcome.contents else []
         self._journal.commit_outcome(self._outcome, staged)
         self._outcome = Outcome([], [], [])
+        self._known.add(self._ids)
         self._ids.clear()
         self._committed_at = self._clock()
 
@@ -142,7 +147,7 @@ class _Rows:
         if sha256 in self._ids or sha256 in self._faults:
             return True
         # Bytes may have been committed since their second photo was read.
-        return self._journal.content_id(sha256) is not None
+        return self._known.id_of(sha256) is not None
 
     def _settle(self, photos: list[ReadPhoto], rows: list[NDArray[np.float32] | None]) -> None:
         good = list[NDArray[np.float32]]()
@@ -175,7 +180,7 @@ class _Rows:
             return
         content_id = self._ids.get(photo.sha256)
         if content_id is None:
-            content_id = self._journal.content_id(photo.sha256)
+            content_id = self._known.id_of(photo.sha256)
         assert content_id is not None
         self._outcome.links.append((photo.photo.photo_id, content_id))
 

@@ -1,0 +1,149 @@
+"""A stub model and drawn photos, small enough to build an index in milliseconds."""
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from index.builder import BuildReport, build_index
+from multigrain.embedder import Prepared
+from multigrain.errors import MultiGrainError
+from multigrain.photo import open_photo
+from multigrain.transforms import Preprocessing
+
+DIM = 16
+_SIDE = 8
+
+
+class StubEmbedder:
+    """The interface of Embedder over a fixed random projection of 8 x 8 pixels."""
+
+    dim = DIM
+    device = "cpu"
+    engine = "stub"
+    precision = "fp32"
+    preprocessing = Preprocessing()
+
+    def __init__(self, fingerprint: str = "f" * 64) -> None:
+        self.fingerprint = fingerprint
+        self.num_embedded = 0
+        self._projection = np.random.default_rng(7).normal(size=(_SIDE * _SIDE * 3, DIM))
+
+    def read(self, source: bytes | Path) -> Prepared:
+        photo = open_photo(source)
+        pixels = np.asarray(photo.image.resize((_SIDE, _SIDE)))
+        return Prepared(pixels, photo.width, photo.height, photo.format, photo.exif_rotated)
+
+    def embed_pixels(
+        self, pixels: Sequence[NDArray[np.uint8]], batch_size: int = 8
+    ) -> NDArray[np.float32]:
+        assert batch_size > 0
+        self.num_embedded += len(pixels)
+        centred = np.stack(pixels).reshape(len(pixels), -1) / 255 - 0.5
+        rows = centred @ self._projection
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+class BrokenEmbedder(StubEmbedder):
+    """Refuses every batch that holds a photo whose first pixel is pure red."""
+
+    def embed_pixels(
+        self, pixels: Sequence[NDArray[np.uint8]], batch_size: int = 8
+    ) -> NDArray[np.float32]:
+        if any(tuple(one[0, 0]) == (255, 0, 0) for one in pixels):
+            raise MultiGrainError("not finite")
+        return super().embed_pixels(pixels, batch_size)
+
+
+def photo_bytes(seed: int, *, side: int = 16) -> bytes:
+    """A PNG of random pixels."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    return png_of(Image.fromarray(pixels))
+
+
+def png_of(image: Image.Image) -> bytes:
+    """An image as PNG bytes."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def write_photos(folder: Path, seeds: Sequence[int]) -> Path:
+    """A folder of drawn photos, `0003.png` of seed 3 and so on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        (folder / f"{seed:04d}.png").write_bytes(photo_bytes(seed))
+    return folder
+
+
+def build(
+    photos: Path | Sequence[Path], out: Path, embedder: StubEmbedder | None = None, **options: Any
+) -> BuildReport:
+    """Build with the stub model; its checkpoint file is any file."""
+    checkpoint = out.parent / "stub.safetensors"
+    if not checkpoint.exists():
+        checkpoint.write_bytes(b"stub")
+    sources = [photos] if isinstance(photos, Path) else photos
+    options.setdefault("decode_threads", 2)
+    return build_index(sources, checkpoint, out, embedder or StubEmbedder(), **options)
+
+
+def touch_later(path: Path) -> None:
+    """Move a file's modification time, as an edit does."""
+    stat = path.stat()
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000_000))
+
+
+def durable_state(root: Path) -> dict[str, bytes]:
+    """What must be equal after any interruption: shards, codebooks, live bitmaps."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for name in ("shards", "codebooks", "tombstones")
+        for path in sorted((root / name).rglob("*"))
+        if path.is_file()
+    }
+
+
+class VectorEmbedder(StubEmbedder):
+    """Takes files that hold a float32 vector and some salt, so that a test chooses the rows."""
+
+    def read(self, source: bytes | Path) -> Prepared:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        pixels = np.frombuffer(data[: DIM * 4], dtype=np.uint8)
+        return Prepared(pixels, 1, 1, "VECTOR", exif_rotated=False)
+
+    def embed_pixels(
+        self, pixels: Sequence[NDArray[np.uint8]], batch_size: int = 8
+    ) -> NDArray[np.float32]:
+        assert batch_size > 0
+        return np.stack([one.view(np.float32) for one in pixels])
+
+
+def write_vectors(folder: Path, vectors: NDArray[np.float32]) -> Path:
+    """A folder whose file `000003` embeds as vectors[3]; equal vectors differ in their salt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, vector in enumerate(vectors):
+        (folder / f"{number:06d}").write_bytes(vector.tobytes() + str(number).encode())
+    return folder
+
+
+def random_units(num_rows: int, *, seed: int = 0) -> NDArray[np.float32]:
+    """Random unit rows, fp32 [n, DIM]."""
+    rows = np.random.default_rng(seed).normal(size=(num_rows, DIM))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def exact_neighbours(
+    rows: NDArray[np.float32], query: NDArray[np.float32], k: int
+) -> list[tuple[int, float]]:
+    """Ids and cosines of the k nearest of the rows as the store holds them; ties by id."""
+    stored = rows.astype(np.float16).astype(np.float64)
+    unit = (query / np.linalg.norm(query.astype(np.float64))).astype(np.float32)
+    cosines = (stored @ unit / np.linalg.norm(stored, axis=1)).astype(np.float32)
+    order = np.lexsort((np.arange(len(rows)), -cosines))[:k]
+    return [(int(i), float(cosines[i])) for i in order]

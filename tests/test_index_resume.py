@@ -1,0 +1,155 @@
+"""A build killed anywhere and run again ends as one that was never interrupted."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from index_fixtures import (
+    StubEmbedder,
+    VectorEmbedder,
+    build,
+    durable_state,
+    photo_bytes,
+    random_units,
+    write_photos,
+    write_vectors,
+)
+
+import index.embed
+from index.errors import IndexFolderError
+from index.searcher import Searcher
+
+
+class Killed(BaseException):
+    """Stands for a kill: no handler of ours may catch it."""
+
+
+class KillAt:
+    """Raises at the n-th durable action; counts them."""
+
+    def __init__(self, step: int | None) -> None:
+        self.num_steps, self._step = 0, step
+
+    def __call__(self, _action: str) -> None:
+        self.num_steps += 1
+        if self.num_steps == self._step:
+            raise Killed
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """70 drawn photos, one of them twice, one of them no photo: three blocks, three shards."""
+    folder = write_photos(tmp_path / "photos", range(70))
+    (folder / "copy.png").write_bytes(photo_bytes(0))
+    (folder / "bad.png").write_bytes(b"no photo")
+    return folder
+
+
+def interrupted(photos: Path, out: Path, step: int | None) -> tuple[int, int]:
+    """Build, killed at a step, then build again: steps of the first, embedded by the second."""
+    kill_at = KillAt(step)
+    options = {"shard_rows": 30, "factory": "IVF2,SQfp16"}
+    try:
+        build(photos, out, StubEmbedder(), steps=kill_at, **options)
+    except Killed:
+        second = StubEmbedder()
+        build(photos, out, second, **options)
+        return kill_at.num_steps, second.num_embedded
+    return kill_at.num_steps, 0
+
+
+def test_a_kill_at_every_step_changes_nothing_in_the_end(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids, rows, codebook, shards and bitmap are equal; only rows not yet durable come again."""
+    monkeypatch.setattr(index.embed, "DURABLE_ROWS", 32)
+    num_steps, _ = interrupted(photos, tmp_path / "whole", None)
+    expected = durable_state(tmp_path / "whole")
+    again = list[int]()
+    for step in range(1, num_steps + 1):
+        out = tmp_path / f"killed-{step}"
+        _, num_embedded = interrupted(photos, out, step)
+        assert durable_state(out) == expected, step
+        assert not list((out / "staging").iterdir()), step
+        assert (out / "quarantine.jsonl").read_text() == (
+            (tmp_path / "whole" / "quarantine.jsonl").read_text()
+        )
+        again.append(num_embedded)
+    assert again[0] == 70
+    assert again[-1] == 0
+    assert again == sorted(again, reverse=True)
+    assert set(again) == {70, 38, 6, 0}
+
+
+def test_a_killed_update_leaves_the_old_generation_in_use(tmp_path: Path) -> None:
+    """Readers open a whole generation after a kill at any step of an update."""
+    for step in range(1, 40):
+        out = tmp_path / f"{step}" / "index"
+        photos = write_photos(tmp_path / f"{step}" / "photos", range(3))
+        build(photos, out)
+        write_photos(photos, range(3, 6))
+        kill_at = KillAt(step)
+        try:
+            build(photos, out, steps=kill_at)
+        except Killed:
+            searcher = Searcher.open(out)
+            assert searcher.num_live in (3, 6)
+            searcher.close()
+            build(photos, out)
+        else:
+            assert step == kill_at.num_steps + 1
+            return
+        searcher = Searcher.open(out)
+        assert (searcher.generation, searcher.num_live) == ("000002", 6)
+        searcher.close()
+
+
+def test_a_sigkill_of_the_process_is_survived(photos: Path, tmp_path: Path) -> None:
+    """A real SIGKILL, in the middle of writing rows."""
+    script = (
+        "import os, signal, sys; from pathlib import Path; from index_fixtures import build\n"
+        "def steps(action):\n"
+        "    if action == 'rows synced': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "build(Path(sys.argv[1]), Path(sys.argv[2]), steps=steps)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    killed = subprocess.run(
+        [sys.executable, "-c", script, photos, tmp_path / "killed"],
+        env=environment,
+        check=False,
+        capture_output=True,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    build(photos, tmp_path / "killed")
+    build(photos, tmp_path / "whole")
+    assert durable_state(tmp_path / "killed") == durable_state(tmp_path / "whole")
+
+
+def test_a_lost_journal_is_made_again_from_the_catalog(photos: Path, tmp_path: Path) -> None:
+    """Nothing is embedded twice and the ids stay."""
+    build(photos, tmp_path / "index")
+    before = durable_state(tmp_path / "index")
+    (tmp_path / "index" / "build.sqlite").unlink()
+    again = StubEmbedder()
+    assert not build(photos, tmp_path / "index", again).is_new_generation
+    assert again.num_embedded == 0
+    assert durable_state(tmp_path / "index") == before
+
+
+def test_staged_rows_that_vanished_are_reported(tmp_path: Path) -> None:
+    """A staged file shorter than the journal promises is never filled up silently."""
+    photos = write_vectors(tmp_path / "photos", random_units(5))
+    with pytest.raises(Killed):
+        build(photos, tmp_path / "index", VectorEmbedder(), steps=_kill_before_training)
+    (staged,) = (tmp_path / "index" / "staging").iterdir()
+    os.truncate(staged, 10)
+    with pytest.raises(IndexFolderError, match=staged.name):
+        build(photos, tmp_path / "index", VectorEmbedder())
+
+
+def _kill_before_training(action: str) -> None:
+    if action == "train":
+        raise Killed
