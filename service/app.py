@@ -13,7 +13,7 @@ from starlette.staticfiles import StaticFiles
 
 from service import health, search, thumbnails
 from service.errors import install_error_handlers
-from service.middleware import RequestIdMiddleware
+from service.middleware import RequestMiddleware
 from service.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def create_app(runtime: Runtime, *, on_failure: Callable[[BaseException], None])
         app.include_router(room.router)
     app.add_api_route("/", page, include_in_schema=False)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
-    app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(RequestMiddleware)
     install_error_handlers(app)
     return app
 

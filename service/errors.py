@@ -85,10 +85,12 @@ class ClientGoneError(Exception):
     """The client closed its connection before the answer existed."""
 
 
-def problem_response(request: Request, problem: ProblemError) -> JSONResponse:
+INTERNAL = ProblemError("internal", "unexpected; the server's log names it by the request_id")
+
+
+def problem_response(request_id: str, problem: ProblemError) -> JSONResponse:
     """Write a problem as its document; 429 and 503 carry Retry-After."""
     status, title = KINDS[problem.code]
-    request_id = request.state.request_id
     document: dict[str, Any] = {
         "type": f"/problems/{problem.code.replace('_', '-')}",
         "title": title,
@@ -99,7 +101,7 @@ def problem_response(request: Request, problem: ProblemError) -> JSONResponse:
     }
     if problem.faults:
         document["errors"] = [fault._asdict() for fault in problem.faults]
-    headers = {"X-Request-ID": request_id, "Cache-Control": "no-store"} | problem.headers
+    headers = {"Cache-Control": "no-store"} | problem.headers
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers.setdefault("Retry-After", str(UNAVAILABLE_RETRY_SECONDS))
     return JSONResponse(document, status, headers, PROBLEM_MEDIA_TYPE)
@@ -143,11 +145,6 @@ def _from_index(error: IndexFolderError, request: Request) -> ProblemError:
     return ProblemError("index_unavailable", "the index cannot be read at the moment")
 
 
-def _from_anything(error: Exception, request: Request) -> ProblemError:
-    logger.error("request %s failed: %r", request.state.request_id, error)
-    return ProblemError("internal", "unexpected; the server's log names it by the request_id")
-
-
 _TRANSLATIONS: Mapping[type[Exception], Callable[[Any, Request], ProblemError]] = {
     ProblemError: lambda error, _request: error,
     PhotoError: _from_photo,
@@ -157,7 +154,6 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any, Request], ProblemError]] 
     DeadlineExceededError: lambda error, _: ProblemError("deadline_exceeded", str(error)),
     EngineDeadError: lambda error, _: ProblemError("engine_dead", str(error)),
     IndexFolderError: _from_index,
-    Exception: _from_anything,
 }
 
 
@@ -176,6 +172,6 @@ def _answer_with(
     translate: Callable[[Any, Request], ProblemError],
 ) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def answer(request: Request, error: Exception) -> Response:
-        return problem_response(request, translate(error, request))
+        return problem_response(request.state.request_id, translate(error, request))
 
     return answer

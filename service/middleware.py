@@ -1,10 +1,15 @@
-"""A request id for every request, and the headers every answer carries."""
+"""Around every request: its id, the headers of its answer, and the last resort for a crash."""
 
+import logging
 import re
 import secrets
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import INTERNAL, problem_response
+
+logger = logging.getLogger(__name__)
 
 _ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -15,8 +20,11 @@ def request_id_of(headers: Headers) -> str:
     return given if _ACCEPTED_REQUEST_ID.fullmatch(given) else secrets.token_hex(13)
 
 
-class RequestIdMiddleware:
-    """Puts `request_id` into the request's state and onto the answer."""
+class RequestMiddleware:
+    """Gives a request its id, its answer the common headers, and a crash its problem document.
+
+    Left to Starlette, an exception would be answered, raised again, and cost the connection.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -28,12 +36,22 @@ class RequestIdMiddleware:
             return
         request_id = request_id_of(Headers(scope=scope))
         scope.setdefault("state", {})["request_id"] = request_id
+        answering = False
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal answering
             if message["type"] == "http.response.start":
+                answering = True
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 headers["X-Content-Type-Options"] = "nosniff"
             await send(message)
 
-        await self.app(scope, receive, send_with_headers)
+        try:
+            await self.app(scope, receive, send_with_headers)
+        except Exception:
+            logger.exception("request %s failed", request_id)
+            if answering:
+                raise  # half an answer is out: the server has to close the connection
+            response = problem_response(request_id, INTERNAL)
+            await response(scope, receive, send_with_headers)

@@ -215,9 +215,10 @@ function listen() {
       searchWithFirst(event.dataTransfer.files);
     }
   });
-  // A query photo the browser cannot show (TIFF, say) may still be one the service can read.
+  // What the browser cannot show (TIFF, say) the service may still read: the search goes on.
   preview.addEventListener("error", () => {
     preview.hidden = true;
+    byId("drop").classList.remove("has-photo");
   });
 }
 

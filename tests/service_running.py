@@ -1,0 +1,57 @@
+"""Starting a real service inside the test process, on a free port."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+
+from service.server import DrainingServer
+from service.settings import Settings
+
+START_SECONDS = 60.0
+
+
+class Service:
+    """A running service and a client that speaks to it."""
+
+    def __init__(self, server: DrainingServer) -> None:
+        self.server = server
+        self.url = server.url
+        self.client = httpx2.Client(base_url=server.url, timeout=30)
+
+    def search(self, photo: bytes, **parameters: Any) -> httpx2.Response:
+        """Send a photo as a form, the way curl -F does."""
+        return self.client.post("/search", files={"image": photo}, params=parameters)
+
+    def health(self) -> httpx2.Response:
+        """Ask how it is."""
+        return self.client.get("/health")
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator[Service]:
+    """Serve in a thread until the block ends; raises what kept the service from opening."""
+    server = DrainingServer(settings)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [server.listener]})
+    thread.start()
+    service = Service(server)
+    try:
+        _wait_until_ready(server)
+        yield service
+    finally:
+        service.client.close()
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def _wait_until_ready(server: DrainingServer) -> None:
+    give_up_at = time.monotonic() + START_SECONDS
+    while server.runtime.status != "ok":
+        if server.failure is not None:
+            raise server.failure
+        assert time.monotonic() < give_up_at, "the service did not become ready"
+        time.sleep(0.02)

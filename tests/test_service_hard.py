@@ -1,0 +1,64 @@
+"""Every hard file posted to a running service: the answer its manifest asks for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from service_running import Service
+
+pytest_plugins = ["service_fixtures"]
+
+MAX_SECONDS = 10
+
+
+def records(test_data: Path, want: str) -> list[dict[str, Any]]:
+    manifest = json.loads((test_data / "hard" / "manifest.json").read_text())
+    chosen = [record for record in manifest if record["want"] == want]
+    assert chosen
+    return chosen
+
+
+def ask(service: Service, path: Path) -> tuple[int, dict[str, Any]]:
+    """Post one file as a form, then as a raw body; both must agree, and the service be well."""
+    data = path.read_bytes()
+    form = service.search(data, limit=3)
+    raw = service.client.post("/search?limit=3", content=data, headers={"Content-Type": "image/x"})
+    assert form.status_code == raw.status_code, path.name
+    assert form.elapsed.total_seconds() < MAX_SECONDS, path.name
+    assert service.health().status_code == 200, path.name
+    return form.status_code, form.json()
+
+
+def is_refusal(status: int, body: dict[str, Any]) -> bool:
+    return 400 <= status < 500 and body["status"] == status and bool(body["detail"])
+
+
+def test_good_files_are_searched(service: Service, test_data: Path) -> None:
+    """Each `ok` file is answered, with its upright size where the manifest states it."""
+    faults = []
+    for record in records(test_data, "ok"):
+        status, body = ask(service, test_data / "hard" / record["file"])
+        size = [body["query"]["width"], body["query"]["height"]] if status == 200 else None
+        if status != 200 or size != record.get("rgb_size", size):
+            faults.append((record["file"], status, size, body.get("detail")))
+    assert faults == []
+
+
+def test_bad_files_are_refused(service: Service, test_data: Path) -> None:
+    """Each `reject` file gets a 4xx problem document."""
+    answers = {
+        record["file"]: ask(service, test_data / "hard" / record["file"])
+        for record in records(test_data, "reject")
+    }
+    assert {name: answer for name, answer in answers.items() if not is_refusal(*answer)} == {}
+
+
+def test_doubtful_files_get_the_same_answer_twice(service: Service, test_data: Path) -> None:
+    """Each `either` file is searched or refused, and the same again."""
+    faults = []
+    for record in records(test_data, "either"):
+        path = test_data / "hard" / record["file"]
+        (first, body), (second, _) = ask(service, path), ask(service, path)
+        if first != second or not (first == 200 or is_refusal(first, body)):
+            faults.append((record["file"], first, second, body.get("detail")))
+    assert faults == []

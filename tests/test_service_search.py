@@ -1,0 +1,159 @@
+"""POST /search over a real socket: the right neighbours, and the promised shape."""
+
+import io
+import statistics
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+
+import httpx2
+import pytest
+from PIL import Image
+from service_running import Service
+
+pytest_plugins = ["service_fixtures"]
+
+NUM_PHOTOS = 12
+
+Jpeg = Callable[[int], bytes]
+
+
+def test_indexed_photo_finds_itself_in_the_promised_shape(service: Service, jpeg: Jpeg) -> None:
+    """The answer has every field of the interface, and the photo itself comes first."""
+    photo = jpeg(3)
+    response = service.search(photo, limit=4)
+    assert response.status_code == 200
+    answer = response.json()
+    assert list(answer) == [
+        "request_id", "generation", "model", "metric", "query", "results", "count", "offset",
+        "has_more", "batch_size", "timing_ms",
+    ]  # fmt: skip
+    assert answer["query"] == {
+        "sha256": sha256(photo).hexdigest(),
+        "width": 96,
+        "height": 72,
+        "format": "JPEG",
+        "exif_rotated": False,
+    }
+    first = answer["results"][0]
+    assert list(first) == ["rank", "id", "score", "uri", "thumbnail_url", "metadata"]
+    assert first["uri"].endswith("03.jpg")
+    assert first["score"] == pytest.approx(1, abs=1e-3)
+    assert isinstance(first["id"], str)
+    assert first["metadata"]["paths"] == [first["uri"]]
+    assert (answer["metric"], answer["count"], answer["offset"]) == ("cosine", 4, 0)
+    assert answer["model"].startswith("multigrain-squeezenet1_1@sha256:")
+
+
+def test_ranks_rise_and_scores_fall(service: Service, jpeg: Jpeg) -> None:
+    """Hits are numbered from 1 by falling cosine within [-1, 1]."""
+    hits = service.search(jpeg(5)).json()["results"]
+    scores = [hit["score"] for hit in hits]
+    assert [hit["rank"] for hit in hits] == list(range(1, 11))
+    assert scores == sorted(scores, reverse=True)
+    assert all(-1 <= score <= 1 for score in scores)
+
+
+def test_stage_times_add_up_to_no_more_than_the_total(service: Service, jpeg: Jpeg) -> None:
+    """timing_ms names every stage, and Server-Timing says the same."""
+    response = service.search(jpeg(1))
+    timing = response.json()["timing_ms"]
+    stages = ["receive", "decode", "queue", "infer", "search", "metadata"]
+    assert list(timing) == [*stages, "total"]
+    assert 0 < sum(timing[stage] for stage in stages) <= timing["total"] + 0.1
+    assert f"total;dur={timing['total']:g}" in response.headers["Server-Timing"]
+
+
+@pytest.mark.parametrize("content_type", ["image/jpeg", "application/x-www-form-urlencoded", None])
+def test_raw_body_finds_what_the_form_finds(
+    service: Service, jpeg: Jpeg, content_type: str | None
+) -> None:
+    """A photo as the body itself, under whatever type curl claims, gives the same hits."""
+    headers = {"Content-Type": content_type} if content_type else {}
+    raw = service.client.post("/search", content=jpeg(2), headers=headers)
+    assert raw.json()["results"] == service.search(jpeg(2)).json()["results"]
+
+
+def test_limit_may_be_a_form_field(service: Service, jpeg: Jpeg) -> None:
+    """A form with limit=2 does what ?limit=2 does."""
+    answer = service.client.post("/search", files={"image": jpeg(0)}, data={"limit": "2"}).json()
+    assert (answer["count"], answer["has_more"]) == (2, True)
+
+
+def test_fewer_hits_than_asked_for_when_fewer_exist(service: Service, jpeg: Jpeg) -> None:
+    """A limit beyond the collection returns the whole collection and says there is no more."""
+    answer = service.search(jpeg(0), limit=100).json()
+    assert (answer["count"], answer["has_more"]) == (NUM_PHOTOS, False)
+    assert len({hit["id"] for hit in answer["results"]}) == NUM_PHOTOS
+
+
+def test_rotated_twin_finds_the_upright_photo(
+    service: Service, draw: Callable[[int], Image.Image]
+) -> None:
+    """A photo stored sideways with an EXIF orientation is the same photo."""
+    sideways = draw(4).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    sideways.save(buffer, "JPEG", quality=95, exif=exif)
+    answer = service.search(buffer.getvalue(), limit=1).json()
+    assert answer["query"]["exif_rotated"]
+    assert (answer["query"]["width"], answer["query"]["height"]) == (96, 72)
+    assert answer["results"][0]["uri"].endswith("04.jpg")
+
+
+def test_bytes_decide_not_the_file_name(
+    service: Service, draw: Callable[[int], Image.Image]
+) -> None:
+    """A PNG under a hostile .jpg name and type is decoded as PNG, and the name opens nothing."""
+    buffer = io.BytesIO()
+    draw(6).save(buffer, "PNG")
+    files = {"image": ("../../etc/passwd\r\nX: y.jpg", buffer.getvalue(), "image/jpeg")}
+    answer = service.client.post("/search", files=files, params={"limit": 1}).json()
+    assert answer["query"]["format"] == "PNG"
+    assert answer["results"][0]["uri"].endswith("06.jpg")
+
+
+def test_simultaneous_requests_share_batches_and_keep_their_answers(
+    service: Service, jpeg: Jpeg
+) -> None:
+    """48 requests at once are run in batches, and each gets the answer it gets alone."""
+    alone = {seed: service.search(jpeg(seed), limit=3).json() for seed in range(NUM_PHOTOS)}
+    assert {answer["batch_size"] for answer in alone.values()} == {1}
+    seeds = [seed for seed in range(NUM_PHOTOS) for _ in range(4)]
+    with ThreadPoolExecutor(24) as clients:
+        responses = list(clients.map(lambda seed: service.search(jpeg(seed), limit=3), seeds))
+    answers = [response.json() for response in responses]
+    for seed, answer in zip(seeds, answers, strict=True):
+        found = [(hit["id"], hit["score"]) for hit in answer["results"]]
+        expected = [(hit["id"], hit["score"]) for hit in alone[seed]["results"]]
+        assert [id_ for id_, _ in found] == [id_ for id_, _ in expected]
+        assert [s for _, s in found] == pytest.approx([s for _, s in expected], abs=1e-4)
+    assert statistics.mean(answer["batch_size"] for answer in answers) > 1
+
+
+def test_bad_photo_among_good_ones_fails_alone(service: Service, jpeg: Jpeg) -> None:
+    """Of 16 simultaneous requests only the one that is no photo is refused."""
+    bodies = [jpeg(seed % NUM_PHOTOS) for seed in range(16)]
+    bodies[7] = b"no photo at all"
+    with ThreadPoolExecutor(16) as clients:
+        responses = list(clients.map(service.search, bodies))
+    codes = [response.status_code for response in responses]
+    assert codes.pop(7) == 400
+    assert set(codes) == {200}
+
+
+def test_request_id_of_the_client_is_kept_when_harmless(service: Service, jpeg: Jpeg) -> None:
+    """A short plain id comes back in header and body; anything else is replaced."""
+    for given, kept in (("trace-1", True), ("a" * 65, False), ("spaced out", False)):
+        response = service.client.post("/search", content=jpeg(0), headers={"X-Request-ID": given})
+        assert (response.headers["X-Request-ID"] == given) is kept
+        assert response.json()["request_id"] == response.headers["X-Request-ID"]
+
+
+def test_answer_is_not_cached_and_not_sniffed(service: Service, jpeg: Jpeg) -> None:
+    """The headers say so, and name the generation searched."""
+    response: httpx2.Response = service.search(jpeg(0))
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["X-Index-Generation"] == response.json()["generation"]
