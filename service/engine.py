@@ -71,15 +71,15 @@ class Engine:
         Raises MultiGrainError when the folder, the checkpoint or a canary is not as it should be.
         """
         searcher = Searcher.open(index)
-        path = checkpoint if checkpoint is not None else searcher.checkpoint_path
-        embedder = Embedder.open(path, device=device, cache_dir=cache_dir)
-        if embedder.fingerprint != searcher.fingerprint:
-            raise FingerprintMismatchError(
-                f"checkpoint {path} has fingerprint {embedder.fingerprint[:12]}, the index {index} "
-                f"was built with {searcher.fingerprint[:12]}: leave out --checkpoint, or rebuild"
-            )
-        embedder.warm({_LONE, max_batch})
-        searcher.check_canaries(embedder)
+        try:
+            path = checkpoint if checkpoint is not None else searcher.checkpoint_path
+            embedder = Embedder.open(path, device=device, cache_dir=cache_dir)
+            _check_fingerprint(embedder, searcher, path)
+            embedder.warm({_LONE, max_batch})
+            searcher.check_canaries(embedder)
+        except BaseException:
+            searcher.close()
+            raise
         return cls(embedder, searcher, max_batch=max_batch)
 
     @property
@@ -122,3 +122,11 @@ class Engine:
     def close(self) -> None:
         """Close the index; the model goes with the process."""
         self.searcher.close()
+
+
+def _check_fingerprint(embedder: Embedder, searcher: Searcher, path: Path) -> None:
+    if embedder.fingerprint != searcher.fingerprint:
+        raise FingerprintMismatchError(
+            f"checkpoint {path} has the fingerprint {embedder.fingerprint[:12]}, the index was "
+            f"built with {searcher.fingerprint[:12]}: leave out --checkpoint, or rebuild the index"
+        )

@@ -1,0 +1,217 @@
+"""`python -m service` as a process: how it starts, refuses to start, and ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+import torch
+from service_running import Service, running
+
+from multigrain.checkpoint import save_checkpoint
+from multigrain.config import run_main
+from multigrain.document import plain_document
+from multigrain.errors import MultiGrainError
+from multigrain.model import MultiGrain
+from multigrain.transforms import Preprocessing
+from service.__main__ import PROG, main
+from service.batcher import Batcher
+from service.engine import FingerprintMismatchError
+from service.healthcheck import check
+from service.server import DrainingServer, PortError
+from service.settings import Settings
+
+pytest_plugins = ["service_fixtures"]
+
+COMMAND = [sys.executable, "-m", "service"]
+
+
+def run_service(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *flags],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def started(*flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Start the service as a process of its own and wait until it is ready."""
+    port = free_port()
+    with subprocess.Popen(
+        [*COMMAND, *flags, "--port", str(port)], stderr=subprocess.PIPE, text=True
+    ) as process:
+        url = f"http://127.0.0.1:{port}"
+        try:
+            give_up_at = time.monotonic() + 60
+            while check(url) is not None:
+                assert process.poll() is None, process.communicate()[1]
+                assert time.monotonic() < give_up_at
+                time.sleep(0.05)
+            yield process, url
+        finally:
+            process.kill()
+
+
+def test_help_is_quick_and_names_every_setting() -> None:
+    """--help answers without loading torch."""
+    started_at = time.monotonic()
+    done = run_service("--help")
+    assert time.monotonic() - started_at < 5  # under a second on a machine that is not busy
+    assert done.returncode == 0
+    for name in Settings.model_fields:
+        assert "--" + name.replace("_", "-") in done.stdout
+
+
+def test_program_starts_without_torch() -> None:
+    """Reading settings imports nothing slow, which is what makes --help quick."""
+    code = "import sys, service.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "words"),
+    [
+        ((), {}, "--index is required"),
+        (("--index", "x", "--prot", "1"), {}, "did you mean --port"),
+        (("--index", "x"), {"MULTIGRAIN_MAX_BATCH": "abc"}, "--max-batch"),
+        (("--index", "x", "--port", "70000"), {}, "--port"),
+    ],
+)
+def test_wrong_setting_is_one_line_and_exit_code_2(
+    flags: tuple[str, ...], environment: dict[str, str], words: str
+) -> None:
+    """The line names the setting."""
+    done = run_service(*flags, **environment)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_folder_without_an_index_is_one_line_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The line says what is missing and how to make it."""
+    monkeypatch.setattr(sys, "argv", ["service", "--index", str(tmp_path), "--port", "0"])
+    assert run_main(main, prog=PROG) == 2
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"python -m service: {tmp_path}")
+    assert "index.build" in said
+
+
+def test_port_in_use_is_named(service: Service, index_root: Path) -> None:
+    """A second service on one port says so before it loads anything."""
+    port = int(service.url.rpartition(":")[2])
+    with pytest.raises(PortError, match=rf"port {port}: Address already in use; .*--port"):
+        DrainingServer(Settings(index=index_root, port=port))
+
+
+def test_checkpoint_of_another_model_is_refused(index_root: Path, tmp_path: Path) -> None:
+    """--checkpoint must be the one the index was built with; both fingerprints are named."""
+    torch.manual_seed(1)
+    document = plain_document(
+        backbone_name="squeezenet1_1",
+        feature_dim=512,
+        preprocessing=Preprocessing(size=64),
+        p=3.0,
+    )
+    other = tmp_path / "other.safetensors"
+    fingerprint = save_checkpoint(other, MultiGrain.build(document), document)
+    settings = Settings(index=index_root, checkpoint=other, port=0)
+    with pytest.raises(FingerprintMismatchError, match=fingerprint[:12]), running(settings):
+        pass
+
+
+def test_checkpoint_that_fits_is_taken(
+    index_root: Path, tiny_checkpoint: Path, jpeg: Callable[[int], bytes]
+) -> None:
+    """--checkpoint with the right fingerprint answers as the folder's own copy does."""
+    settings = Settings(index=index_root, checkpoint=tiny_checkpoint, port=0)
+    with running(settings) as service:
+        assert service.search(jpeg(2), limit=1).json()["results"][0]["uri"].endswith("02.jpg")
+
+
+def test_smallest_settings_work(index_root: Path, jpeg: Callable[[int], bytes]) -> None:
+    """One photo a batch, one decoding thread, no waiting: slow perhaps, but right."""
+    settings = Settings(
+        index=index_root, port=0, max_batch=1, max_wait_ms=0, max_queue=1, decode_threads=1
+    )
+    with running(settings) as service:
+        assert service.search(jpeg(0)).status_code == 200
+
+
+def test_decoding_threads_are_bounded_by_the_pixels_in_flight(index_root: Path) -> None:
+    """As many threads as photos of the largest size fit into the pixel budget."""
+    settings = Settings(index=index_root, port=0, decode_threads=64)
+    with running(settings) as service:
+        assert service.server.runtime.decoders._max_workers == 4
+
+
+def test_sigterm_drains_then_ends(index_root: Path, jpeg: Callable[[int], bytes]) -> None:
+    """After SIGTERM probes say 503, new searches are refused, and the process ends by itself."""
+    with started("--index", str(index_root), "--drain-grace-s", "1") as (process, url):
+        with httpx2.Client(base_url=url) as client:
+            assert client.post("/search", content=jpeg(0)).status_code == 200
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            assert client.get("/readyz").status_code == 503
+            assert client.get("/livez").status_code == 200
+            refused = client.post("/search", content=jpeg(0))
+            assert (refused.status_code, refused.json()["code"]) == (503, "draining")
+            assert int(refused.headers["Retry-After"]) >= 1
+        assert process.wait(15) in (0, -signal.SIGTERM)
+
+
+def test_request_in_flight_at_sigterm_is_answered(
+    index_root: Path, jpeg: Callable[[int], bytes]
+) -> None:
+    """A search that runs when the service begins to end still gets its hits."""
+    with running(Settings(index=index_root, port=0, drain_grace_s=0.1)) as service:
+        opened = service.server.runtime.opened
+        assert opened is not None
+        batcher: Batcher[object, object] = opened.batcher  # type: ignore[assignment]
+        answer = batcher._run_batch
+        batcher._run_batch = lambda queries: time.sleep(0.5) or answer(queries)  # type: ignore[func-returns-value]
+        statuses: list[int] = []
+        asking = threading.Thread(
+            target=lambda: statuses.append(service.search(jpeg(0)).status_code)
+        )
+        asking.start()
+        while not batcher.num_running:
+            time.sleep(0.005)
+        service.server.handle_exit(signal.SIGTERM, None)
+        service.server._captured_signals.clear()
+        asking.join(10)
+        assert statuses == [200]
+
+
+def test_healthcheck_tells_a_ready_service_from_an_absent_one(service: Service) -> None:
+    """The container's probe is quiet when all is well and says what is wrong otherwise."""
+    assert check(service.url) is None
+    assert "does not answer" in str(check(f"http://127.0.0.1:{free_port()}"))
+    service.server.runtime.draining = True
+    assert "503" in str(check(service.url))
+    service.server.runtime.draining = False
+
+
+def test_every_failure_to_open_is_an_error_the_user_can_read() -> None:
+    """What keeps the service from starting descends from the family the main reports."""
+    assert issubclass(FingerprintMismatchError, MultiGrainError)
+    assert issubclass(PortError, MultiGrainError)
