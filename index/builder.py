@@ -68,8 +68,8 @@ def build_index(
     layout.create()
     with builder_lock(layout.lock):
         take_checkpoint(layout, checkpoint, fingerprint=embedder.fingerprint, steps=steps)
-        parent = current_manifest(layout)
-        with open_journal(layout, parent, steps=steps) as journal:
+        with open_journal(layout, steps=steps) as journal:
+            parent = current_manifest(layout, being_built=journal.open_generation())
             bases = _scan_all(layout, journal, sources)
             embedded = _embed_all(
                 layout,

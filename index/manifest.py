@@ -159,19 +159,33 @@ def generations(layout: Layout) -> list[str]:
     return sorted(path.stem for path in layout.manifests.glob("[0-9]*.json"))
 
 
-def current_manifest(layout: Layout) -> Manifest | None:
-    """The live manifest, or the newest readable one when CURRENT is lost; None for a new folder."""
+def current_manifest(layout: Layout, *, being_built: str | None = None) -> Manifest | None:
+    """The live manifest; where CURRENT is lost the newest one, but for the one `being_built`.
+
+    None for a new folder. Raises IndexFolderError when the manifest is damaged.
+    """
     pointer = read_current(layout)
-    names = [pointer.generation] if pointer else []
-    names += [name for name in reversed(generations(layout)) if name not in names]
-    for name in names:
-        path = layout.manifest(name)
-        if path.exists():
-            data = path.read_bytes()
-            if pointer and pointer.generation == name and sha256(data).hexdigest() != pointer[1]:
-                continue
-            return parse_manifest(data, name=str(path))
-    return None
+    if pointer is None:
+        names = [name for name in generations(layout) if name != being_built]
+        if not names:
+            return None
+        pointer = Pointer(names[-1], "")
+    path = layout.manifest(pointer.generation)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise IndexFolderError(f"{path}: cannot be read ({error.strerror})") from error
+    return checked_manifest(data, pointer, name=str(path))
+
+
+def checked_manifest(data: bytes, pointer: Pointer, *, name: str) -> Manifest:
+    """A manifest's bytes, compared with the hash that names them; raises IndexFolderError.
+
+    An empty hash stands for a generation that CURRENT does not name.
+    """
+    if pointer.sha256 and sha256(data).hexdigest() != pointer.sha256:
+        raise IndexFolderError(f"{name}: damaged, its hash is not the one in CURRENT")
+    return parse_manifest(data, name=name)
 
 
 def write_manifest(layout: Layout, manifest: Manifest, *, steps: Steps) -> Pointer:

@@ -3,12 +3,11 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 
 from index.catalog_journal import Journal
 from index.errors import OtherCheckpointError
-from index.manifest import Manifest
+from index.manifest import current_manifest, read_current
 from index.steps import Steps
 from index.store import Layout, remove_temporaries
 from multigrain.files import write_via_temporary
@@ -32,17 +31,17 @@ def take_checkpoint(layout: Layout, checkpoint: Path, *, fingerprint: str, steps
 
 
 @contextmanager
-def open_journal(layout: Layout, parent: Manifest | None, *, steps: Steps) -> Iterator[Journal]:
+def open_journal(layout: Layout, *, steps: Steps) -> Iterator[Journal]:
     """The builder's journal; one that was lost is made again from the live catalog."""
-    if parent and not layout.journal.exists():
+    if not layout.journal.exists() and (live := current_manifest(layout)):
         with write_via_temporary(layout.journal) as temporary:
-            shutil.copyfile(layout.root / parent.catalog.file, temporary)
+            shutil.copyfile(layout.root / live.catalog.file, temporary)
     journal = Journal(layout.journal, steps=steps)
     try:
-        if parent and journal.open_generation() == parent.generation:
+        pointer = read_current(layout)
+        if pointer and journal.open_generation() == pointer.generation:
             # The last builder died between CURRENT and its own record of it.
-            published = sha256(layout.manifest(parent.generation).read_bytes()).hexdigest()
-            journal.close_generation(parent.generation, published)
+            journal.close_generation(pointer.generation, pointer.sha256)
         yield journal
     finally:
         journal.close()

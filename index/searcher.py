@@ -1,7 +1,6 @@
 """One generation of an index folder, opened for searching."""
 
 import logging
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
@@ -14,7 +13,7 @@ from index.encode import read_shard
 from index.errors import IndexFolderError
 from index.faiss_module import load_faiss
 from index.lock import open_shared
-from index.manifest import Manifest, Pointer, generations, parse_manifest, read_current
+from index.manifest import Manifest, Pointer, checked_manifest, generations, read_current
 from index.ranker import Ranker
 from index.reading import PhotoEmbedder
 from index.store import Layout, require_size, unpack_live
@@ -81,7 +80,7 @@ class Searcher:
         except OSError as error:
             raise IndexFolderError(f"{path}: cannot be read ({error.strerror})") from error
         try:
-            return cls(layout, _checked_manifest(held.read(), pointer, path), held)
+            return cls(layout, checked_manifest(held.read(), pointer, name=str(path)), held)
         except BaseException:
             held.close()
             raise
@@ -133,13 +132,6 @@ class Searcher:
         """Let the builder remove this generation; no search may follow."""
         self._catalog.close()
         self._held.close()
-
-
-def _checked_manifest(data: bytes, pointer: Pointer, path: Path) -> Manifest:
-    # A generation that CURRENT does not name comes without a hash.
-    if pointer.sha256 and sha256(data).hexdigest() != pointer.sha256:
-        raise IndexFolderError(f"{path}: damaged, its hash is not the one in CURRENT")
-    return parse_manifest(data, name=str(path))
 
 
 def _pointers(layout: Layout) -> list[Pointer]:

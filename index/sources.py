@@ -103,7 +103,7 @@ def _find(file: Path, path: str, attributes: str | None = None) -> FoundPhoto | 
     """A file as a scan records it; None for a pipe, a socket or a device."""
     if not _is_utf8(path):
         # The catalog's text is UTF-8; the name is kept readable and reported.
-        readable = path.encode("utf-8", "backslashreplace").decode()
+        readable = os.fsencode(path).decode("utf-8", "backslashreplace")
         return _failed(readable, "path_not_utf8", attributes)
     try:
         stat = file.stat()
@@ -132,10 +132,10 @@ def _scan_list(source: Source) -> Iterator[FoundPhoto]:
     rows = dict[str, dict[str, Any]]()
     for number, row in _list_rows(source.path):
         path = row.pop("path", None)
-        if not isinstance(path, str) or not path:
-            raise IndexFolderError(f"{source.path}, row {number}: no `path`")
+        if not isinstance(path, str) or not path or not _is_utf8(path):
+            raise IndexFolderError(f"{source.path}, row {number}: no `path`, or not UTF-8")
         rows.setdefault(os.path.normpath(path), row)
-    for path in sorted(rows, key=lambda path: path.encode("utf-8", "surrogatepass")):
+    for path in sorted(rows, key=str.encode):
         attributes = json.dumps(rows[path], sort_keys=True) if rows[path] else None
         found = _find(source.base / path, path, attributes)
         yield found or _failed(path, "photo_unreadable", attributes)

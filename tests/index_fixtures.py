@@ -35,6 +35,7 @@ class StubEmbedder:
         self._projection = np.random.default_rng(7).normal(size=(_SIDE * _SIDE * 3, DIM))
 
     def read(self, source: bytes | Path) -> Prepared:
+        """Decode a photo to 8 x 8 pixels."""
         photo = open_photo(source)
         pixels = np.asarray(photo.image.resize((_SIDE, _SIDE)))
         return Prepared(pixels, photo.width, photo.height, photo.format, photo.exif_rotated)
@@ -42,6 +43,7 @@ class StubEmbedder:
     def embed_pixels(
         self, pixels: Sequence[NDArray[np.uint8]], batch_size: int = 8
     ) -> NDArray[np.float32]:
+        """Project the pixels; counts them."""
         assert batch_size > 0
         self.num_embedded += len(pixels)
         centred = np.stack(pixels).reshape(len(pixels), -1) / 255 - 0.5
@@ -55,6 +57,7 @@ class BrokenEmbedder(StubEmbedder):
     def embed_pixels(
         self, pixels: Sequence[NDArray[np.uint8]], batch_size: int = 8
     ) -> NDArray[np.float32]:
+        """Project the pixels, or raise."""
         if any(tuple(one[0, 0]) == (255, 0, 0) for one in pixels):
             raise MultiGrainError("not finite")
         return super().embed_pixels(pixels, batch_size)
@@ -113,6 +116,7 @@ class VectorEmbedder(StubEmbedder):
     """Takes files that hold a float32 vector and some salt, so that a test chooses the rows."""
 
     def read(self, source: bytes | Path) -> Prepared:
+        """Take the vector's bytes for pixels."""
         data = source if isinstance(source, bytes) else source.read_bytes()
         pixels = np.frombuffer(data[: DIM * 4], dtype=np.uint8)
         return Prepared(pixels, 1, 1, "VECTOR", exif_rotated=False)
@@ -120,6 +124,7 @@ class VectorEmbedder(StubEmbedder):
     def embed_pixels(
         self, pixels: Sequence[NDArray[np.uint8]], batch_size: int = 8
     ) -> NDArray[np.float32]:
+        """Give the vectors back."""
         assert batch_size > 0
         return np.stack([one.view(np.float32) for one in pixels])
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
-from index_fixtures import StubEmbedder, build, write_photos
+from index_fixtures import DIM, StubEmbedder, build, write_photos
 
 from index.errors import IndexFolderError
 from index.manifest import current_manifest
@@ -81,7 +82,7 @@ def test_changed_bytes_are_noticed(folder: Path, name: str, damage: Callable[[Pa
 def test_shards_exchanged_are_caught_by_the_canaries(folder: Path) -> None:
     """Same sizes, other rows: the canaries' neighbours differ."""
     rows = new_shard(folder) / "emb.f16"
-    rows.write_bytes(rows.read_bytes()[::-1])
+    rows.write_bytes(np.fromfile(rows, "<f2").reshape(-1, DIM)[::-1].tobytes())
     with closing(Searcher.open(folder)) as searcher:
         assert searcher.generation == "000001"
 

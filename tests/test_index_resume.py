@@ -34,6 +34,7 @@ class KillAt:
         self.num_steps, self._step = 0, step
 
     def __call__(self, _action: str) -> None:
+        """Count an action, or die."""
         self.num_steps += 1
         if self.num_steps == self._step:
             raise Killed
@@ -41,8 +42,8 @@ class KillAt:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """70 drawn photos, one of them twice, one of them no photo: three blocks, three shards."""
-    folder = write_photos(tmp_path / "photos", range(70))
+    """20 drawn photos, one of them twice, one of them no photo."""
+    folder = write_photos(tmp_path / "photos", range(20))
     (folder / "copy.png").write_bytes(photo_bytes(0))
     (folder / "bad.png").write_bytes(b"no photo")
     return folder
@@ -51,7 +52,7 @@ def photos(tmp_path: Path) -> Path:
 def interrupted(photos: Path, out: Path, step: int | None) -> tuple[int, int]:
     """Build, killed at a step, then build again: steps of the first, embedded by the second."""
     kill_at = KillAt(step)
-    options = {"shard_rows": 30, "factory": "IVF2,SQfp16"}
+    options = {"shard_rows": 12, "factory": "IVF1,SQfp16"}
     try:
         build(photos, out, StubEmbedder(), steps=kill_at, **options)
     except Killed:
@@ -65,7 +66,8 @@ def test_a_kill_at_every_step_changes_nothing_in_the_end(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ids, rows, codebook, shards and bitmap are equal; only rows not yet durable come again."""
-    monkeypatch.setattr(index.embed, "DURABLE_ROWS", 32)
+    monkeypatch.setattr(index.embed, "_BATCHES_PER_BLOCK", 1)
+    monkeypatch.setattr(index.embed, "DURABLE_ROWS", 8)
     num_steps, _ = interrupted(photos, tmp_path / "whole", None)
     expected = durable_state(tmp_path / "whole")
     again = list[int]()
@@ -78,10 +80,10 @@ def test_a_kill_at_every_step_changes_nothing_in_the_end(
             (tmp_path / "whole" / "quarantine.jsonl").read_text()
         )
         again.append(num_embedded)
-    assert again[0] == 70
+    assert again[0] == 20
     assert again[-1] == 0
     assert again == sorted(again, reverse=True)
-    assert set(again) == {70, 38, 6, 0}
+    assert set(again) == {20, 12, 4, 0}
 
 
 def test_a_killed_update_leaves_the_old_generation_in_use(tmp_path: Path) -> None:

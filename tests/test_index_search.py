@@ -167,5 +167,5 @@ def test_a_boundary_size_builds_and_searches(tmp_path: Path, num_rows: int) -> N
 def test_a_string_that_cannot_be_served_is_refused(tmp_path: Path, factory: str) -> None:
     """Unknown strings, pre-transforms, and more lists than rows."""
     photos = write_vectors(tmp_path / "photos", random_units(20))
-    with pytest.raises(IndexFolderError, match=factory.split(",")[0]):
+    with pytest.raises(IndexFolderError, match=factory.split(",", maxsplit=1)[0]):
         build(photos, tmp_path / "index", VectorEmbedder(), factory=factory)

@@ -1,0 +1,169 @@
+"""The two commands, as a user types them, with a real model."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from index_fixtures import photo_bytes, png_of
+from PIL import Image, ImageDraw
+
+from index.build import main as build_main
+from index.search import main as search_main
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SqueezeNet with random weights, for 64-pixel photos."""
+    from multigrain.backbone import build_backbone
+    from multigrain.checkpoint import save_checkpoint
+    from multigrain.document import plain_document
+    from multigrain.model import MultiGrain
+    from multigrain.transforms import Preprocessing
+
+    name = "squeezenet1_1"
+    document = plain_document(
+        name, build_backbone(name).num_channels, Preprocessing(size=64), 3.0, None, "none"
+    )
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    save_checkpoint(path, MultiGrain.build(document), document)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Six drawn photos and a text file."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(6):
+        image = Image.new("RGB", (80, 60), (40 * number, 255 - 40 * number, 90))
+        ImageDraw.Draw(image).ellipse((10, 10, 20 + 8 * number, 50), fill=(200, 30 * number, 0))
+        (folder / f"{number}.png").write_bytes(png_of(image))
+    (folder / "notes.txt").write_text("no photo")
+    return folder
+
+
+def flags(photos: Path, checkpoint: Path, out: Path, *more: str) -> list[str]:
+    return ["--photos", str(photos), "--checkpoint", str(checkpoint), "--out", str(out), *more]
+
+
+def test_a_photo_finds_itself_from_the_shell(
+    photos: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Build, build again, search in both forms, with the folder's own checkpoint."""
+    out = tmp_path / "index"
+    assert build_main(flags(photos, checkpoint, out)) == 0
+    summary = capsys.readouterr().out
+    assert "photos 6, rows 6 (6 live), new 6, bad 1" in summary
+    assert "factory Flat" in summary
+    assert str(out / "quarantine.jsonl") in summary
+    assert build_main(flags(photos, checkpoint, out)) == 0
+    assert "nothing changed: generation 000001 stays" in capsys.readouterr().out
+    assert search_main(["--index", str(out), str(photos / "3.png"), "--limit", "2"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.split() == ["1", "1.0000", "3.png"]
+    assert second.split()[0] == "2"
+    assert search_main([str(photos / "4.png"), "--json", f"--index={out}"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [hit["rank"] for hit in answer] == [1, 2, 3, 4, 5, 6]
+    assert answer[0]["file"] == str(photos / "4.png")
+
+
+def test_more_bad_photos_than_allowed_exit_with_3_after_publishing(
+    photos: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The good photos are searchable all the same."""
+    out = tmp_path / "index"
+    assert build_main(flags(photos, checkpoint, out, "--max-bad", "0")) == 3
+    assert "--max-bad 0" in capsys.readouterr().err
+    assert (out / "CURRENT").exists()
+    assert build_main(flags(photos, checkpoint, out, "--max-bad", "1")) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (["--photos", "/nowhere"], "no such folder"),
+        (["--checkpoint", "/nowhere"], "/nowhere"),
+        (["--factory", "HNSW32"], "HNSW32"),
+    ],
+)
+def test_a_wrong_value_exits_with_2_and_one_line(
+    photos: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Sequence[str],
+    word: str,
+) -> None:
+    """The line names the value."""
+    arguments = flags(photos, checkpoint, tmp_path / "index")
+    if change[0] == "--photos":
+        arguments = arguments[2:]
+    assert build_main([*arguments, *change]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("index.build: ")
+    assert word in line
+
+
+def test_searching_with_what_is_no_photo_exits_with_2(
+    photos: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So does searching what is no index."""
+    out = tmp_path / "index"
+    build_main(flags(photos, checkpoint, out))
+    capsys.readouterr()
+    assert search_main(["--index", str(out), str(photos / "notes.txt")]) == 2
+    assert search_main(["--index", str(tmp_path), str(photos / "0.png")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_without_faiss_one_line_says_what_to_install(
+    photos: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing was embedded before it is said."""
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert build_main(flags(photos, checkpoint, tmp_path / "index")) == 2
+    assert search_main(["--index", str(tmp_path), str(photos / "0.png")]) == 2
+    for line in capsys.readouterr().err.splitlines():
+        assert "install multigrain-retrieval[cpu] or multigrain-retrieval[gpu]" in line
+    assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize("module", ["index.build", "index.search"])
+def test_help_comes_without_loading_torch_or_faiss(module: str) -> None:
+    """It names the flags."""
+    script = (
+        f"import sys; from {module} import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'faiss', 'sqlalchemy'} & set(sys.modules)"
+    )
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=dict(os.environ),
+    )
+    assert "--device" in done.stdout
+    assert time.monotonic() - start < 10  # a loaded machine; the modules are what is judged
+
+
+def test_an_odd_photo_is_searched_by_content_not_by_name(
+    photos: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A PNG called .jpg, or called nothing, is a photo."""
+    (photos / "odd.jpg").write_bytes(photo_bytes(1))
+    (photos / "odd").write_bytes(photo_bytes(2))
+    build_main(flags(photos, checkpoint, tmp_path / "index"))
+    assert "photos 8" in capsys.readouterr().out
