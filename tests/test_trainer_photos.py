@@ -1,0 +1,187 @@
+"""Which photos a folder gives, their classes, the split, and photos that cannot be read."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from trainer_fixtures import draw_flat, draw_small
+
+from multigrain.photo import open_photo
+from trainer.augment import Augmentation, random_view
+from trainer.bad_photos import BadPhotos, BadPhotosError
+from trainer.labels import (
+    LabelsError,
+    PhotoSet,
+    read_photo_set,
+    split_by_hash,
+    with_classes_of,
+)
+from trainer.loading import BadPhoto, LoadingError, Steps, ViewsDataset, batch_loader
+from trainer.photos import PhotoListError, find_photos, paths_of
+from trainer.processes import alone
+from trainer.sampler import BatchPlan, Draw
+from trainer.scenes import draw_photo
+
+
+def photo_set(num_photos: int, root: Path = Path("photos")) -> PhotoSet:
+    names = tuple(f"{number:05d}.jpg" for number in range(num_photos))
+    return PhotoSet(root, names, (0,) * num_photos, None)
+
+
+def test_the_drawn_collection_is_the_same_on_each_run(tmp_path: Path) -> None:
+    """Equal bytes, without EXIF, and other bytes for another instance or view."""
+    first, second = draw_small(tmp_path / "a"), draw_small(tmp_path / "b")
+    names = find_photos(first)
+    assert names == find_photos(second)
+    assert len(names) == 3 * 3 * 2
+    contents = [(first / name).read_bytes() for name in names]
+    assert contents == [(second / name).read_bytes() for name in names]
+    assert len(set(contents)) == len(contents)
+    assert not any(b"Exif" in content for content in contents)
+
+
+def test_drawn_photos_are_of_the_asked_size_and_some_stand_upright() -> None:
+    """4:3 or 3:4, longest side as asked."""
+    sizes = {draw_photo(0, 0, view, size=40, seed=0).size for view in range(12)}
+    assert sizes == {(40, 30), (30, 40)}
+
+
+def test_content_decides_for_files_not_named_like_photos(tmp_path: Path) -> None:
+    """A JPEG without a suffix counts, a text and hidden files do not."""
+    photo = draw_flat(tmp_path / "drawn", num_photos=3) / "photo-000.jpg"
+    folder = tmp_path / "mixed"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "no-suffix").write_bytes(photo.read_bytes())
+    (folder / "notes.txt").write_text("no photo")
+    (folder / ".hidden.jpg").write_bytes(photo.read_bytes())
+    assert find_photos(folder) == ["deep/no-suffix"]
+
+
+def test_lists_name_photos_beside_themselves(tmp_path: Path) -> None:
+    """CSV and JSONL with a `path` column; a row without one is an error."""
+    csv, jsonl, wrong = (tmp_path / name for name in ("a.csv", "a.jsonl", "b.jsonl"))
+    csv.write_text("path,label\nx/1.jpg,3\n")
+    jsonl.write_text(json.dumps({"path": "x/1.jpg"}) + "\n")
+    wrong.write_text(json.dumps({"file": "x/1.jpg"}) + "\n")
+    assert paths_of(csv) == paths_of(jsonl) == [tmp_path / "x/1.jpg"]
+    with pytest.raises(PhotoListError, match="path"):
+        paths_of(wrong)
+    with pytest.raises(PhotoListError, match="no folder"):
+        paths_of(tmp_path / "nowhere")
+
+
+def test_sub_folders_are_classes_and_a_flat_folder_has_none(tmp_path: Path) -> None:
+    """Loose photos beside sub-folders, or a single one, make no classes, and that is said."""
+    labelled = read_photo_set(draw_small(tmp_path / "labelled"), say=pytest.fail)
+    assert labelled.class_names == ("class-00", "class-01", "class-02")
+    assert labelled.labels == tuple(np.repeat([0, 1, 2], 6))
+    flat_folder = draw_flat(tmp_path / "flat", num_photos=3)
+    assert read_photo_set(flat_folder, say=pytest.fail).class_names is None
+    said: list[str] = []
+    (flat_folder / "sub").mkdir()
+    (flat_folder / "photo-000.jpg").rename(flat_folder / "sub" / "photo.jpg")
+    assert read_photo_set(flat_folder, say=said.append).class_names is None
+    assert "2 photos lie beside the sub-folders" in said[0]
+
+
+def test_validation_photos_get_the_labels_of_training(tmp_path: Path) -> None:
+    """By class name, not by place; an unknown class is refused."""
+    training = PhotoSet(tmp_path, ("a/1", "b/1", "c/1"), (0, 1, 2), ("a", "b", "c"))
+    validation = PhotoSet(tmp_path, ("b/2", "c/2"), (0, 1), ("b", "c"))
+    assert with_classes_of(validation, training).labels == (1, 2)
+    with pytest.raises(LabelsError, match="unknown"):
+        with_classes_of(training, validation)
+
+
+@given(st.integers(1, 200), st.floats(0, 0.9))
+def test_the_split_loses_no_photo_and_empties_no_side(num_photos: int, fraction: float) -> None:
+    """Training and validation are disjoint and complete."""
+    photos = photo_set(num_photos)
+    training, validation = split_by_hash(photos, fraction)
+    assert sorted(training.names + validation.names) == list(photos.names)
+    assert training.names
+    assert bool(validation.names) == (num_photos > 1 and fraction > 0)
+
+
+def test_a_photo_stays_on_its_side_when_others_come() -> None:
+    """The side is a hash of the photo's own name."""
+    few, many = split_by_hash(photo_set(500), 0.1)[1], split_by_hash(photo_set(1000), 0.1)[1]
+    assert set(few.names) == {name for name in many.names if int(name[:5]) < 500}
+    assert 70 < len(many.names) < 130
+
+
+def test_views_depend_on_their_counters_alone() -> None:
+    """Equal counters give equal views; another view, photo or epoch another one."""
+    image = draw_photo(0, 0, 0, size=64, seed=0)
+    augmentation = Augmentation(size=32, seed=1)
+    counters = [
+        {"epoch": e, "photo_id": i, "view": v} for e in (0, 1) for i in (0, 1) for v in (0, 1)
+    ]
+    views = [random_view(image, augmentation, **counter) for counter in counters]
+    again = [random_view(image, augmentation, **counter) for counter in counters]
+    assert all(np.array_equal(one, other) for one, other in zip(views, again, strict=True))
+    assert len({view.tobytes() for view in views}) == len(views)
+    assert all(view.shape == (32, 32, 3) and view.dtype == np.uint8 for view in views)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 400), (400, 1)])
+def test_a_photo_of_one_pixel_width_has_views(size: tuple[int, int]) -> None:
+    """No crop of the usual aspect fits: the middle is taken."""
+    view = random_view(
+        Image.new("RGB", size), Augmentation(size=32, seed=0), epoch=0, photo_id=0, view=0
+    )
+    assert view.shape == (32, 32, 3)
+
+
+def test_workers_do_not_change_a_batch(tmp_path: Path) -> None:
+    """The same pixels, labels and ids with and without loading processes."""
+    photos = read_photo_set(draw_small(tmp_path / "photos"), say=pytest.fail)
+    plan = BatchPlan(num_photos=18, batch_size=12, num_views=3, num_processes=1, seed=0)
+    dataset = ViewsDataset(photos, Augmentation(size=32, seed=0), num_views=3)
+    steps = Steps(plan, rank=0, start=3, stop=6)
+    loaders = [batch_loader(dataset, steps, num_workers=n, pin_memory=False) for n in (0, 1)]
+    for one, other in zip(*loaders, strict=True):
+        assert torch.equal(one.pixels, other.pixels)
+        assert torch.equal(one.photo_ids, other.photo_ids)
+        assert torch.equal(one.labels, other.labels)
+        assert one.pixels.shape == (12, 3, 32, 32)
+        assert one.photo_ids.tolist() == [i for i in one.photo_ids[::3].tolist() for _ in "abc"]
+
+
+def test_an_unreadable_photo_is_replaced_by_the_next_and_named(tmp_path: Path) -> None:
+    """The views carry the id of the photo that was read."""
+    folder = draw_flat(tmp_path / "flat", num_photos=3)
+    (folder / "photo-001.jpg").write_bytes(b"no photo")
+    photos = read_photo_set(folder, say=pytest.fail)
+    dataset = ViewsDataset(photos, Augmentation(size=32, seed=0), num_views=2)
+    views = dataset[Draw(0, 1)]
+    assert views.photo_id == 2
+    assert [bad.photo_id for bad in views.bad] == [1]
+    assert torch.equal(views.pixels, dataset[Draw(0, 2)].pixels)
+    for path in folder.iterdir():
+        path.write_bytes(b"no photo")
+    with pytest.raises(LoadingError, match="3 photos in a row"):
+        dataset[Draw(0, 0)]
+
+
+def test_too_many_unreadable_photos_stop_the_run() -> None:
+    """One in a hundred is listed, the second is one too many; a repeated one counts once."""
+    bad = BadPhotos(photo_set(100), max_share=0.01)
+    assert bad.note([BadPhoto(7, "image_undecodable: broken")])
+    assert bad.share(alone()) == "00007.jpg\timage_undecodable: broken\n"
+    assert not bad.note([BadPhoto(7, "image_undecodable: broken")])
+    assert bad.note([BadPhoto(8, "empty_image: 0 bytes")])
+    with pytest.raises(BadPhotosError, match="2 of 100 photos cannot be read"):
+        bad.share(alone())
+
+
+def test_a_drawn_photo_survives_the_project_s_own_decoder(tmp_path: Path) -> None:
+    """What the collection holds is what every stage can read."""
+    folder = draw_flat(tmp_path / "flat", num_photos=3)
+    photo = open_photo(folder / "photo-000.jpg")
+    assert max(photo.width, photo.height) == 64

@@ -1,0 +1,275 @@
+"""Training as a whole: from drawn photos to a checkpoint, interrupted and taken up again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from trainer_fixtures import draw_flat, draw_small
+
+from multigrain.checkpoint import load_checkpoint
+from trainer import assemble
+from trainer.assemble import AssembleError
+from trainer.loading import Batch
+from trainer.loop import Loop
+from trainer.meter import DivergedError
+from trainer.processes import alone
+from trainer.resume import prepare_folder, resume
+from trainer.runfolder import RunFolder, RunFolderError
+from trainer.settings import TrainConfig
+from trainer.speech import say_nothing
+from trainer.train import run_among, train
+
+TRAIN = Path(__file__).parents[1] / "trainer" / "train.py"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_small(tmp_path_factory.mktemp("photos") / "drawn")
+
+
+def settings(data: Path, out: Path, **changes: Any) -> TrainConfig:
+    return TrainConfig(
+        data=data,
+        out=out,
+        **(
+            {
+                "backbone": "shufflenet_v2_x0_5",  # small, with batch norm
+                "size": 32,
+                "batch_size": 6,
+                "steps": 4,
+                "learning_rate": 0.01,
+                "num_workers": 0,
+                "num_threads": 1,
+                "log_every_steps": 1,
+                "validate_every_epochs": 50,
+            }
+            | changes
+        ),
+    )
+
+
+def parts_of(config: TrainConfig) -> tuple[Loop, Iterator[Batch]]:
+    """Put a run together as `train` does, ready to be stopped anywhere."""
+    processes = alone()
+    run = prepare_folder(config, processes)
+    data = assemble.read_data(config, say=say_nothing)
+    document, model = assemble.build_model(config, data, say=say_nothing)
+    plan = assemble.build_plan(config, data, processes)
+    objective, wrapped = assemble.build_objective(config, data, model, plan, processes)
+    loop = assemble.build_loop(
+        config,
+        data,
+        document=document,
+        plan=plan,
+        objective=objective,
+        wrapped=wrapped,
+        processes=processes,
+        run=run,
+    )
+    start = resume(loop, run, say=say_nothing)
+    return loop, iter(assemble.build_batches(config, data, plan, loop, start=start))
+
+
+def records_of(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_steps_end_with_a_whitened_checkpoint(photos: Path, tmp_path: Path) -> None:
+    """The checkpoint opens without the trainer, knows its classes, and embeds to unit rows."""
+    path = train(settings(photos, tmp_path / "run", steps=2, learn_p=True), alone())
+    assert path == tmp_path / "run" / "model.safetensors"
+    model, document, _ = load_checkpoint(path)
+    output = model(torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8))
+    torch.testing.assert_close(output.embedding.norm(dim=1), torch.ones(2))
+    assert output.logits is not None
+    assert output.logits.shape == (2, 3)
+    assert document.classifier is not None
+    assert document.classifier.class_names == ("class-00", "class-01", "class-02")
+    assert document.embedding.whitening is not None
+    assert document.embedding.dim <= document.embedding.whitening.photos // 4
+    assert document.training is not None
+    assert document.training.steps == 2
+    assert document.pooling.p == pytest.approx(float(model.pool.p))
+    assert set(document.metrics) == {"top1", "copy_recall_at_1"}
+    steps = [record["step"] for record in records_of(tmp_path / "run")]
+    assert steps == [1, 2, 2]
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    photos: Path, tmp_path: Path
+) -> None:
+    """Weights, beta, batch-norm statistics and momentum after four steps, stopped after two."""
+    straight, straight_batches = parts_of(settings(photos, tmp_path / "straight"))
+    assert straight.train(straight_batches, start=0)
+
+    first, batches = parts_of(settings(photos, tmp_path / "stopped"))
+    assert not first.train(_sigterm_after(batches, 2), start=0)
+    second, rest = parts_of(settings(photos, tmp_path / "stopped", resume="auto"))
+    assert second.train(rest, start=2)
+
+    one, other = straight.state(4), second.state(4)
+    assert one["scores"] == other["scores"]
+    for name, tensor in one["objective"].items():
+        assert torch.equal(tensor, other["objective"][name]), name
+    for number, momentum in one["optimiser"]["state"].items():
+        buffer = other["optimiser"]["state"][number]["momentum_buffer"]
+        assert torch.equal(momentum["momentum_buffer"], buffer)
+    assert [record["step"] for record in records_of(tmp_path / "stopped")] == [1, 2, 3, 4, 4]
+
+
+def _sigterm_after(batches: Iterator[Batch], num_steps: int) -> Iterator[Batch]:
+    for number, batch in enumerate(batches, start=1):
+        if number == num_steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        yield batch
+
+
+def test_a_run_is_not_overwritten_or_continued_with_other_settings(
+    photos: Path, tmp_path: Path
+) -> None:
+    """The message names the way out, or the setting that differs."""
+    loop, _ = parts_of(settings(photos, tmp_path / "run"))
+    loop.run.save(1, loop.state(1), is_best=True)
+    with pytest.raises(RunFolderError, match="--resume auto"):
+        parts_of(settings(photos, tmp_path / "run"))
+    with pytest.raises(RunFolderError, match=r"learning_rate was 0\.01, is 0\.02"):
+        parts_of(settings(photos, tmp_path / "run", learning_rate=0.02, resume="auto"))
+
+
+def test_a_flat_folder_trains_on_instances_alone(tmp_path: Path) -> None:
+    """Lambda is 0 and there is no classifier; a lambda asked for is an error."""
+    flat = draw_flat(tmp_path / "flat", num_photos=9)
+    (flat / "broken.jpg").write_bytes(b"no photo")
+    path = train(settings(flat, tmp_path / "run", val_fraction=0.0), alone())
+    assert path is not None
+    document = load_checkpoint(path).document
+    assert document.classifier is None
+    assert document.training is not None
+    assert document.training.lambda_ == 0
+    listed = (tmp_path / "run" / "bad_images.txt").read_text()
+    assert listed.startswith("broken.jpg\timage_undecodable")
+    with pytest.raises(AssembleError, match="needs classes"):
+        train(settings(flat, tmp_path / "other", lambda_weight=0.5), alone())
+
+
+@pytest.mark.parametrize("changes", [{"num_views": 1}, {"lambda_weight": 1.0}])
+def test_without_the_margin_term_nothing_is_left_over(
+    photos: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """One view a photo, or lambda 1: cross-entropy alone, and no beta."""
+    loop, batches = parts_of(settings(photos, tmp_path / "run", **changes))
+    losses = loop.step(0, next(batches))
+    assert set(losses.parts) == {"cross_entropy"}
+    assert all(parameter.grad is not None for parameter in loop.objective.parameters())
+
+
+def test_a_loss_that_is_no_number_stops_the_run_unsaved(photos: Path, tmp_path: Path) -> None:
+    """The message names the steps; no state with broken weights is written."""
+    config = settings(photos, tmp_path / "run", learning_rate=1e30, log_every_steps=100)
+    with pytest.raises(DivergedError, match="between steps 0 and 4"):
+        train(config, alone())
+    assert RunFolder(tmp_path / "run").newest() is None
+
+
+def test_the_last_two_states_and_the_best_are_kept(tmp_path: Path) -> None:
+    """A state without its marker is never the newest; damaged bytes are refused."""
+    run = RunFolder(tmp_path)
+    for step in (1, 2, 3, 4):
+        run.save(step, {"step": step}, is_best=step == 1)
+    names = {path.name for path in run.states.iterdir()}
+    assert names == {"step-000000001", "step-000000003", "step-000000004", "last", "best"}
+    newest = run.newest()
+    assert newest is not None
+    assert run.load(newest) == {"step": 4}
+    (newest / "state.pt").write_bytes(b"torn")
+    with pytest.raises(RunFolderError, match="damaged"):
+        run.load(newest)
+    (newest / "COMPLETE.json").unlink()
+    assert run.newest() == run.states / "step-000000003"
+
+
+def test_help_answers_from_another_folder_without_torch(tmp_path: Path) -> None:
+    """The flags are read before torch is imported."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", TRAIN, "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--lambda-weight" in done.stdout
+    modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "pydantic" in modules
+    assert not modules & {"torch", "torchvision", "numpy"}
+
+
+def test_every_setting_is_read_by_some_part() -> None:
+    """No flag is there for show."""
+    sources = "".join(path.read_text() for path in TRAIN.parent.glob("*.py"))
+    assert [name for name in TrainConfig.model_fields if f"config.{name}" not in sources] == []
+
+
+def test_recipes_are_valid_settings() -> None:
+    """Each file of trainer/recipes holds settings that exist."""
+    for recipe in sorted((TRAIN.parent / "recipes").glob("*.yaml")):
+        done = subprocess.run(
+            [
+                sys.executable,
+                TRAIN,
+                "--config",
+                recipe,
+                "--data",
+                "x",
+                "--out",
+                "y",
+                "--print-config",
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "backbone" in done.stdout
+
+
+def test_sigterm_saves_and_two_processes_finish_the_run(photos: Path, tmp_path: Path) -> None:
+    """`python train.py` exits 0 when terminated; `torchrun` goes on with two processes."""
+    config = settings(photos, tmp_path / "run", steps=30, batch_size=12, resume="auto")
+    (tmp_path / "run.yaml").write_text(config.to_yaml())
+    command = [TRAIN, "--config", tmp_path / "run.yaml"]
+    with subprocess.Popen([sys.executable, *command], cwd=tmp_path) as stopped:
+        while not (tmp_path / "run" / "metrics.jsonl").exists() and stopped.poll() is None:
+            time.sleep(0.01)
+        stopped.send_signal(signal.SIGTERM)
+    assert stopped.returncode == 0
+    newest = RunFolder(tmp_path / "run").newest()
+    assert newest is not None
+    assert newest.name != "step-000000030"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, "--standalone", *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [str(tmp_path / "run" / "model.safetensors")]
+    assert "going on after step" in done.stderr
+    steps = [record["step"] for record in records_of(tmp_path / "run")]
+    assert steps == [*range(1, 31), 30]
+    assert load_checkpoint(tmp_path / "run" / "model.safetensors").document.embedding.whitening
+
+
+def test_run_among_reports_success(photos: Path, tmp_path: Path, capsys: Any) -> None:
+    """The path of the checkpoint is the program's answer."""
+    assert run_among(settings(photos, tmp_path / "run", steps=1, whiten_dim=0), {}) == 0
+    path = capsys.readouterr().out.strip()
+    assert path == str(tmp_path / "run" / "model.safetensors")
+    assert load_checkpoint(Path(path)).document.embedding.whitening is None
