@@ -16,24 +16,6 @@ from index.build import main as build_main
 from index.search import main as search_main
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SqueezeNet with random weights, for 64-pixel photos."""
-    from multigrain.backbone import build_backbone
-    from multigrain.checkpoint import save_checkpoint
-    from multigrain.document import plain_document
-    from multigrain.model import MultiGrain
-    from multigrain.transforms import Preprocessing
-
-    name = "squeezenet1_1"
-    document = plain_document(
-        name, build_backbone(name).num_channels, Preprocessing(size=64), 3.0, None, "none"
-    )
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    save_checkpoint(path, MultiGrain.build(document), document)
-    return path
-
-
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Six drawn photos and a text file."""
@@ -52,16 +34,16 @@ def flags(photos: Path, checkpoint: Path, out: Path, *more: str) -> list[str]:
 
 
 def test_a_photo_finds_itself_from_the_shell(
-    photos: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Build, build again, search in both forms, with the folder's own checkpoint."""
     out = tmp_path / "index"
-    assert build_main(flags(photos, checkpoint, out)) == 0
+    assert build_main(flags(photos, tiny_checkpoint, out)) == 0
     summary = capsys.readouterr().out
     assert "photos 6, rows 6 (6 live), new 6, bad 1" in summary
     assert "factory Flat" in summary
     assert str(out / "quarantine.jsonl") in summary
-    assert build_main(flags(photos, checkpoint, out)) == 0
+    assert build_main(flags(photos, tiny_checkpoint, out)) == 0
     assert "nothing changed: generation 000001 stays" in capsys.readouterr().out
     assert search_main(["--index", str(out), str(photos / "3.png"), "--limit", "2"]) == 0
     first, second = capsys.readouterr().out.splitlines()
@@ -74,14 +56,14 @@ def test_a_photo_finds_itself_from_the_shell(
 
 
 def test_more_bad_photos_than_allowed_exit_with_3_after_publishing(
-    photos: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The good photos are searchable all the same."""
     out = tmp_path / "index"
-    assert build_main(flags(photos, checkpoint, out, "--max-bad", "0")) == 3
+    assert build_main(flags(photos, tiny_checkpoint, out, "--max-bad", "0")) == 3
     assert "--max-bad 0" in capsys.readouterr().err
     assert (out / "CURRENT").exists()
-    assert build_main(flags(photos, checkpoint, out, "--max-bad", "1")) == 0
+    assert build_main(flags(photos, tiny_checkpoint, out, "--max-bad", "1")) == 0
 
 
 @pytest.mark.parametrize(
@@ -94,14 +76,14 @@ def test_more_bad_photos_than_allowed_exit_with_3_after_publishing(
 )
 def test_a_wrong_value_exits_with_2_and_one_line(
     photos: Path,
-    checkpoint: Path,
+    tiny_checkpoint: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     change: Sequence[str],
     word: str,
 ) -> None:
     """The line names the value."""
-    arguments = flags(photos, checkpoint, tmp_path / "index")
+    arguments = flags(photos, tiny_checkpoint, tmp_path / "index")
     if change[0] == "--photos":
         arguments = arguments[2:]
     assert build_main([*arguments, *change]) == 2
@@ -111,11 +93,11 @@ def test_a_wrong_value_exits_with_2_and_one_line(
 
 
 def test_searching_with_what_is_no_photo_exits_with_2(
-    photos: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """So does searching what is no index."""
     out = tmp_path / "index"
-    build_main(flags(photos, checkpoint, out))
+    build_main(flags(photos, tiny_checkpoint, out))
     capsys.readouterr()
     assert search_main(["--index", str(out), str(photos / "notes.txt")]) == 2
     assert search_main(["--index", str(tmp_path), str(photos / "0.png")]) == 2
@@ -124,14 +106,14 @@ def test_searching_with_what_is_no_photo_exits_with_2(
 
 def test_without_faiss_one_line_says_what_to_install(
     photos: Path,
-    checkpoint: Path,
+    tiny_checkpoint: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing was embedded before it is said."""
     monkeypatch.setitem(sys.modules, "faiss", None)
-    assert build_main(flags(photos, checkpoint, tmp_path / "index")) == 2
+    assert build_main(flags(photos, tiny_checkpoint, tmp_path / "index")) == 2
     assert search_main(["--index", str(tmp_path), str(photos / "0.png")]) == 2
     for line in capsys.readouterr().err.splitlines():
         assert "install multigrain-retrieval[cpu] or multigrain-retrieval[gpu]" in line
@@ -160,10 +142,10 @@ def test_help_comes_without_loading_torch_or_faiss(module: str) -> None:
 
 
 def test_an_odd_photo_is_searched_by_content_not_by_name(
-    photos: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A PNG called .jpg, or called nothing, is a photo."""
     (photos / "odd.jpg").write_bytes(photo_bytes(1))
     (photos / "odd").write_bytes(photo_bytes(2))
-    build_main(flags(photos, checkpoint, tmp_path / "index"))
+    build_main(flags(photos, tiny_checkpoint, tmp_path / "index"))
     assert "photos 8" in capsys.readouterr().out
