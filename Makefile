@@ -1,0 +1,124 @@
+# make demo | make test | make help
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PYTHON ?= python3
+EXTRA ?= cpu
+VENV := .venv
+BIN := $(VENV)/bin
+
+HOST ?= 127.0.0.1
+PORT ?= 8000
+PHOTOS ?=
+CHECKPOINT ?=
+DETACH ?=
+DATA ?= ../shared/data
+
+# Tests over real photos run where there are some.
+ifneq ($(wildcard $(DATA)),)
+export MULTIGRAIN_TEST_DATA ?= $(abspath $(DATA))
+endif
+
+# A folder of its own for every choice of photos and checkpoint: a second run goes on with it.
+key = $(if $(1),$(shell printf '%s' '$(abspath $(1))' | cksum | cut -d' ' -f1),drawn)
+DEMO := demo/$(call key,$(PHOTOS))
+DEMO_PHOTOS := $(if $(PHOTOS),$(PHOTOS),$(DEMO)/photos)
+DEMO_CHECKPOINT := $(if $(CHECKPOINT),$(CHECKPOINT),$(DEMO)/run/model.safetensors)
+DEMO_INDEX := $(DEMO)/index$(if $(CHECKPOINT),-$(call key,$(CHECKPOINT)))
+DEMO_RECIPE := $(if $(PHOTOS),trainer/recipes/demo-photos.yaml,trainer/recipes/demo.yaml)
+PID_FILE := demo/service-$(PORT).pid
+LOG_FILE := demo/service-$(PORT).log
+URL := http://$(HOST):$(PORT)
+
+.PHONY: help
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
+
+# --- environments -----------------------------------------------------------------------------
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# One pip call, so that torch and torchvision come from the same index and match.
+$(VENV)/.installed-$(EXTRA): $(BIN)/python pyproject.toml
+	$(BIN)/pip install --disable-pip-version-check -q -e '.[$(EXTRA)]'
+	@touch $@
+
+$(VENV)/.installed-$(EXTRA)-dev: $(VENV)/.installed-$(EXTRA)
+	$(BIN)/pip install --disable-pip-version-check -q -e '.[$(EXTRA),dev]'
+	@touch $@
+
+.PHONY: install install-dev
+install: $(VENV)/.installed-$(EXTRA)  ## the programs, into .venv
+install-dev: $(VENV)/.installed-$(EXTRA)-dev  ## the programs and the tools of a developer
+
+# --- demo -------------------------------------------------------------------------------------
+
+.PHONY: demo demo-photos demo-model demo-index demo-search demo-serve demo-stop
+demo: install demo-photos demo-model demo-index demo-search demo-serve  ## photos to search page; PHOTOS= CHECKPOINT= PORT= DETACH=1
+
+demo-photos:
+ifeq ($(PHOTOS),)
+	$(BIN)/python -m trainer.scenes --out $(DEMO_PHOTOS)
+endif
+
+demo-model: demo-photos
+ifeq ($(CHECKPOINT),)
+	$(BIN)/torchrun --nproc-per-node 1 trainer/train.py --config $(DEMO_RECIPE) --data '$(DEMO_PHOTOS)' --out $(DEMO)/run --resume auto
+endif
+
+demo-index: demo-model
+	$(BIN)/python -m index.build --photos '$(DEMO_PHOTOS)' --checkpoint '$(DEMO_CHECKPOINT)' --out $(DEMO_INDEX)
+
+demo-search: demo-index
+	photo=$$(find '$(DEMO_PHOTOS)' -type f -iregex '.*\.\(jpe?g\|png\|webp\)' | LC_ALL=C sort | sed -n 1p); \
+	  $(BIN)/python -m index.search --index $(DEMO_INDEX) --limit 5 "$$photo"
+
+demo-serve: demo-search
+ifeq ($(DETACH),)
+	$(BIN)/python -m service --index $(DEMO_INDEX) --host $(HOST) --port $(PORT)
+else
+	nohup $(BIN)/python -m service --index $(DEMO_INDEX) --host $(HOST) --port $(PORT) > $(LOG_FILE) 2>&1 & echo $$! > $(PID_FILE)
+	@for try in $$(seq 120); do \
+	  if $(BIN)/python -m service.healthcheck --url $(URL)/health > /dev/null 2>&1; then echo $(URL); exit 0; fi; \
+	  if ! kill -0 $$(cat $(PID_FILE)) 2> /dev/null; then break; fi; \
+	  sleep 0.5; \
+	done; \
+	cat $(LOG_FILE); echo "the service did not become healthy; its log is $(LOG_FILE)"; exit 1
+endif
+
+demo-stop:  ## end a demo that was started with DETACH=1
+	@if [ -f $(PID_FILE) ]; then \
+	  pid=$$(cat $(PID_FILE)); rm $(PID_FILE); \
+	  if ! kill $$pid 2> /dev/null; then echo "the service had ended"; exit 0; fi; \
+	  for try in $$(seq 80); do kill -0 $$pid 2> /dev/null || break; sleep 0.5; done; \
+	  if kill -0 $$pid 2> /dev/null; then echo "process $$pid does not end"; exit 1; fi; \
+	  echo "stopped"; \
+	else echo "no demo service on port $(PORT)"; fi
+
+# --- checks -----------------------------------------------------------------------------------
+
+.PHONY: test test-all lint
+test: install-dev lint  ## linters, types and tests
+	$(BIN)/pytest -m 'not slow' --cov --cov-report=term
+
+test-all: install-dev lint  ## the same with the slow tests
+	$(BIN)/pytest --cov --cov-report=term
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# --- benchmarks -------------------------------------------------------------------------------
+
+.PHONY: bench-embedding bench-quality
+bench-embedding: install-dev  ## speed of the engine and of index.build
+	$(BIN)/python benchmarks/embedding.py
+	$(BIN)/python benchmarks/index_build.py
+
+bench-quality: install-dev  ## retrieval quality on the real photos of DATA
+	$(BIN)/python benchmarks/quality.py --data '$(DATA)' --out build/quality

@@ -1,0 +1,198 @@
+"""`index.build` beside the usual torchvision pipeline, photos a second on the same cores.
+
+    python benchmarks/index_build.py
+
+Ours: `build_index` in this process, from a folder of photos to a published index, without
+opening the model. Theirs: ImageFolder, a DataLoader of two workers that decode every photo in
+full, Resize(256), CenterCrop(224), and a ResNet-50 of torch in fp32, without starting the
+workers. Both interleaved, the median of three; the model has random weights, which cost what
+trained ones cost. Exit status 1 when a target is missed.
+"""
+
+import io
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision import datasets, models, transforms
+
+from index.builder import build_index
+from multigrain.checkpoint import save_checkpoint
+from multigrain.document import plain_document
+from multigrain.embedder import Embedder
+from multigrain.model import MultiGrain
+from multigrain.transforms import Preprocessing
+
+REPEATS = 3
+JPEG_QUALITY = 88
+BATCH_SIZE = 8
+NUM_WORKERS = 2
+
+
+class Case(NamedTuple):
+    """Photos of one size, how many, and how many times faster than torchvision they must be.
+
+    `noise` is the standard deviation that gives a JPEG the bytes of a photo of its size.
+    """
+
+    name: str
+    width: int
+    height: int
+    num_photos: int
+    noise: float
+    target: float
+
+
+CASES = (
+    Case("1 megapixel", 1152, 864, 96, 7.0, 5.0),
+    Case("12 megapixels", 4000, 3000, 24, 6.0, 4.0),
+)
+# The whole build against decoding and the model, each alone on all cores, one after the other.
+PIPELINE_TARGET = 0.85
+
+
+def draw_photo(case: Case, seed: int) -> bytes:
+    """A JPEG of smooth structure and noise."""
+    draw = np.random.default_rng(seed)
+    coarse = Image.fromarray(draw.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((case.width, case.height), Image.Resampling.BICUBIC))
+    noise = draw.standard_normal((case.height, case.width, 1), dtype=np.float32) * case.noise
+    stream = io.BytesIO()
+    pixels = np.clip(smooth + noise, 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(stream, "JPEG", quality=JPEG_QUALITY)
+    return stream.getvalue()
+
+
+def write_photos(case: Case, folder: Path) -> int:
+    """Draw a case's photos into one class folder; gives their mean size in bytes."""
+    (folder / "photos").mkdir(parents=True)
+    sizes = [
+        (folder / "photos" / f"{seed:03d}.jpg").write_bytes(draw_photo(case, seed))
+        for seed in range(case.num_photos)
+    ]
+    return sum(sizes) // len(sizes)
+
+
+def write_checkpoint(path: Path) -> None:
+    """A ResNet-50 with random weights."""
+    document = plain_document(
+        backbone_name="resnet50", feature_dim=2048, preprocessing=Preprocessing(size=224), p=3.0
+    )
+    save_checkpoint(path, MultiGrain.build(document), document)
+
+
+class Bench:
+    """The two pipelines and their parts over one folder of photos."""
+
+    def __init__(self, photos: Path, checkpoint: Path, embedder: Embedder) -> None:
+        self._photos, self._checkpoint, self._embedder = photos, checkpoint, embedder
+        self._paths = sorted(photos.rglob("*.jpg"))
+        self._baseline = models.resnet50().eval()
+
+    def build(self) -> float:
+        """Seconds of `build_index` into a new folder."""
+        with tempfile.TemporaryDirectory() as out:
+            return seconds(
+                lambda: build_index([self._photos], self._checkpoint, Path(out), self._embedder)
+            )
+
+    def torchvision(self) -> float:
+        """Seconds of the usual pipeline, after its first batch has come."""
+        prepare = transforms.Compose(
+            [
+                transforms.Resize(256),
+                transforms.CenterCrop(224),
+                transforms.ToTensor(),
+                transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            ]
+        )
+        loader = DataLoader(
+            datasets.ImageFolder(str(self._photos), prepare),
+            batch_size=BATCH_SIZE,
+            num_workers=NUM_WORKERS,
+        )
+        return seconds(lambda: self._run(loader))
+
+    @torch.inference_mode()
+    def _run(self, loader: "DataLoader[tuple[torch.Tensor, torch.Tensor]]") -> None:
+        for batch, _ in loader:
+            self._baseline(batch)
+
+    def decode(self) -> float:
+        """Seconds of reading and decoding alone, on all cores."""
+        with ThreadPoolExecutor(num_cores()) as pool:
+            return seconds(lambda: list(pool.map(self._embedder.read, self._paths)))
+
+    def model(self) -> float:
+        """Seconds of the model alone, on all cores."""
+        pixels = [self._embedder.read(self._paths[0]).pixels] * len(self._paths)
+        return seconds(lambda: self._embedder.embed_pixels(pixels, BATCH_SIZE))
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long some work takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def num_cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def measure(case: Case, folder: Path, checkpoint: Path, embedder: Embedder) -> bool:
+    """Print a case's photos a second and ratios; whether both targets are met."""
+    num_bytes = write_photos(case, folder)
+    bench = Bench(folder, checkpoint, embedder)
+    parts = (bench.build, bench.torchvision, bench.decode, bench.model)
+    rounds = [[part() for part in parts] for _ in range(REPEATS)]
+    build, torchvision, decode, model = (
+        case.num_photos / median(times) for times in zip(*rounds, strict=True)
+    )
+    print(f"{case.name}: {case.num_photos} photos of {num_bytes / 1e6:.2f} MB, photos/s")
+    print(f"  index.build {build:.1f}, torchvision {torchvision:.1f}", end=", ")
+    print(f"decode alone {decode:.1f}, model alone {model:.1f}")
+    speedup = median(times[1] / times[0] for times in rounds)
+    share = median((times[2] + times[3]) / times[0] for times in rounds)
+    results = [
+        report("index.build / torchvision", speedup, case.target),
+        report("index.build / (decode, then model)", share, PIPELINE_TARGET),
+    ]
+    return all(results)
+
+
+def report(name: str, measured: float, target: float) -> bool:
+    """Print a target beside what was measured; whether it is met."""
+    is_met = measured >= target
+    print(f"  {name}: {measured:.2f}, target {target:.2f}: {'met' if is_met else 'MISSED'}")
+    return is_met
+
+
+def main() -> int:
+    """Measure every case; gives the exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "resnet50.safetensors"
+        write_checkpoint(checkpoint)
+        cache = Path(folder) / "cache"
+        embedder = Embedder.open(checkpoint, cache_dir=cache)
+        embedder.warm([BATCH_SIZE])
+        print(f"{num_cores()} cores, ResNet-50 at 224 px, {embedder.engine} {embedder.precision}")
+        results = [
+            measure(case, Path(folder) / str(case.width), checkpoint, embedder) for case in CASES
+        ]
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,284 @@
+"""Retrieval quality on real photos: plain trunk against ours, exact search against the index.
+
+    python benchmarks/quality.py --data DATA --out WORK [--table docs/quality.md]
+
+DATA holds `instances`, `copies`, `classes` and `weights` (see docs/quality.md). Every score is
+named; a non-finite vector is refused, and ties count against the model. Exits with 1 when a
+target is missed.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from report import Target, judge, machine_facts
+
+from index.build import main as build_index
+from index.searcher import Searcher
+from multigrain.embedder import Embedder
+from multigrain.metrics import Scores, mean_scores, positive_ranks
+from multigrain.ranking import exact_search
+from trainer.pretrained import PretrainedConfig, make_pretrained
+
+# Stock trunk on the instances set: GeM p 3, squashed to 224 px (measured on this data).
+MIN_INSTANCE_AP = {"mobilenet_v2": 0.90, "squeezenet1_1": 0.88}
+MAX_INDEX_LOSS = 0.01
+
+PLAIN = "plain: average pooling, 224 px centre crop"
+GEM = "GeM p 3, larger, whole photo"
+WHITENED = "ours: the same, whitened"
+
+
+class Trunk(NamedTuple):
+    """A pretrained trunk, its weights below DATA, and what ours does with it."""
+
+    backbone: str
+    weights: str
+    licence: str
+    size: int
+    whiten_dim: int
+
+
+class Query(NamedTuple):
+    """A photo asked for, those that answer it, and those that do not count."""
+
+    photo: Path
+    relevant: frozenset[Path]
+    junk: frozenset[Path]
+
+
+class Task(NamedTuple):
+    """Queries against a gallery; `collections` are added to the index folder `index`."""
+
+    name: str
+    queries: list[Query]
+    gallery: list[Path]
+    index: str
+    collections: list[Path]
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    trunk: str
+    model: str
+    task: str
+    search: str
+    scores: Scores
+
+
+TRUNKS = (
+    Trunk("mobilenet_v2", "weights/mobilenet_v2_imagenet_dequant.pth", "Apache-2.0", 257, 512),
+    Trunk("squeezenet1_1", "weights/squeezenet1_1_imagenet_features.pth", "MIT", 257, 256),
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure every trunk, model, task and search; print and judge."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--table", type=Path)
+    args = parser.parse_args(argv)
+    start = time.monotonic()
+    tasks = read_tasks(args.data)
+    rows = [row for trunk in TRUNKS for row in measure_trunk(trunk, tasks, args.data, args.out)]
+    text = markdown(rows) + f"\n\n{machine_facts()}; {time.monotonic() - start:.0f} s in all.\n"
+    print(text)
+    if args.table:
+        fill_table(args.table, text)
+    return judge(targets(rows))
+
+
+def read_tasks(data: Path) -> list[Task]:
+    """The three tests of the data's own README."""
+    instances, copies, classes = data / "instances", data / "copies", data / "classes"
+    distractors = listed(instances / "gallery.csv")
+    originals = sorted((copies / "originals").iterdir())
+    return [
+        Task(
+            name="instances",
+            queries=read_queries(instances / "queries.jsonl"),
+            gallery=distractors,
+            index="things",
+            collections=[instances / "gallery.csv"],
+        ),
+        Task(  # the same index, updated
+            name="copies",
+            queries=read_queries(copies / "queries.jsonl"),
+            gallery=originals + distractors,
+            index="things",
+            collections=[copies / "originals"],
+        ),
+        Task(
+            name="classes, iconic",
+            queries=read_queries(classes / "queries_iconic.jsonl"),
+            gallery=listed(classes / "gallery.csv"),
+            index="groceries",
+            collections=[classes / "gallery.csv"],
+        ),
+    ]
+
+
+def read_queries(path: Path) -> list[Query]:
+    """Queries of a JSONL file, their paths relative to it."""
+
+    def below(names: Sequence[str]) -> frozenset[Path]:
+        return frozenset(path.parent / name for name in names)
+
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [
+        Query(path.parent / row["query"], below(row["relevant"]), below(row.get("junk", [])))
+        for row in rows
+    ]
+
+
+def listed(path: Path) -> list[Path]:
+    """Paths of a CSV list whose first column is `path`."""
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("path,"), lines[0]
+    return [path.parent / line.split(",")[0] for line in lines[1:]]
+
+
+def measure_trunk(trunk: Trunk, tasks: list[Task], data: Path, out: Path) -> Iterator[Row]:
+    """Rows of the plain trunk and of ours."""
+    weights = {
+        "backbone": trunk.backbone,
+        "weights": str(data / trunk.weights),
+        "weights_licence": trunk.licence,
+    }
+    models = {
+        PLAIN: PretrainedConfig(
+            **weights, out=out / f"{trunk.backbone}-plain.safetensors", rule="crop", p=1.0
+        ),
+        GEM: PretrainedConfig(
+            **weights, out=out / f"{trunk.backbone}-gem.safetensors", size=trunk.size, p=3.0
+        ),
+        WHITENED: PretrainedConfig(
+            **weights,
+            out=out / f"{trunk.backbone}-ours.safetensors",
+            size=trunk.size,
+            p=3.0,
+            whiten=[data / "classes" / "train"],
+            whiten_dim=trunk.whiten_dim,
+        ),
+    }
+    for name, config in models.items():
+        checkpoint = make_pretrained(config)
+        vectors = embed_once(Embedder.open(checkpoint), tasks)
+        for task in tasks:
+            queries = np.stack([vectors[query.photo] for query in task.queries])
+            gallery = np.stack([vectors[path] for path in task.gallery])
+            scores = score_exact(queries, gallery, task)
+            yield Row(trunk.backbone, name, task.name, "exact", scores)
+            if name != GEM:  # its index would lose what the other two show
+                root = build(checkpoint, task, out)
+                scores = score_index(queries, root, task)
+                yield Row(trunk.backbone, name, task.name, "index", scores)
+
+
+def embed_once(embedder: Embedder, tasks: list[Task]) -> dict[Path, npt.NDArray[np.float32]]:
+    """The vector of every photo that any task asks for or searches."""
+    wanted = [path for task in tasks for path in task.gallery]
+    wanted += [query.photo for task in tasks for query in task.queries]
+    paths = list(dict.fromkeys(wanted))
+    return dict(zip(paths, embedder.embed(paths), strict=True))
+
+
+def build(checkpoint: Path, task: Task, out: Path) -> Path:
+    """The index of a task's gallery, made or updated by the command a user types."""
+    root = out / f"{checkpoint.stem}-{task.index}"
+    photos = [flag for path in task.collections for flag in ("--photos", str(path))]
+    status = build_index([*photos, "--checkpoint", str(checkpoint), "--out", str(root)])
+    assert status == 0, f"index.build exited with {status}"
+    return root
+
+
+def score_exact(
+    queries: npt.NDArray[np.float32], gallery: npt.NDArray[np.float32], task: Task
+) -> Scores:
+    """Scores of a full exact ranking."""
+    ranking = exact_search(queries, gallery, len(gallery))
+    found = [
+        (scores, [task.gallery[row] for row in rows])
+        for scores, rows in zip(ranking.scores, ranking.rows, strict=True)
+    ]
+    return score(found, task)
+
+
+def score_index(queries: npt.NDArray[np.float32], root: Path, task: Task) -> Scores:
+    """Scores of what the built index returns, asked for as much as it holds."""
+    searcher = Searcher.open(root)
+    answers = searcher.search(queries, searcher.num_live)
+    paths = {
+        neighbour.id: searcher.photo_path(neighbour.id)
+        for answer in answers
+        for neighbour in answer
+    }
+    searcher.close()
+    found = [
+        (np.array([n.score for n in answer]), [paths[n.id] for n in answer]) for answer in answers
+    ]
+    return score(found, task)
+
+
+def score(
+    found: Sequence[tuple[npt.NDArray[np.floating], Sequence[Path | None]]], task: Task
+) -> Scores:
+    """Means over the queries of a task; a positive that was not found counts as missed."""
+    ranks, num_positives = [], []
+    for query, (scores, paths) in zip(task.queries, found, strict=True):
+        relevant = np.array([path in query.relevant for path in paths], bool)
+        junk = np.array([path in query.junk for path in paths], bool)
+        ranks.append(positive_ranks(scores, relevant, junk))
+        num_positives.append(len(query.relevant - query.junk))
+    return mean_scores(ranks, num_positives)
+
+
+def targets(rows: list[Row]) -> Iterator[Target]:
+    """What must hold of the table."""
+    by = {(row.trunk, row.task, row.search, row.model): row.scores.ap for row in rows}
+    for (trunk, task, search, model), ap in by.items():
+        exact = by[trunk, task, "exact", model]
+        if search == "index":
+            loss = abs(exact - ap)
+            name = f"{trunk}, {task}, {model}: AP lost by the index"
+            yield Target(name, loss, "<=", MAX_INDEX_LOSS)
+        elif model == WHITENED:
+            gain = exact - by[trunk, task, "exact", PLAIN]
+            yield Target(f"{trunk}, {task}: AP of ours above plain", gain, ">=", 0.0)
+    for trunk, wanted in MIN_INSTANCE_AP.items():
+        measured = by[trunk, "instances", "exact", WHITENED]
+        yield Target(f"{trunk}, instances: AP of ours", measured, ">=", wanted)
+
+
+def markdown(rows: list[Row]) -> str:
+    """The table, one line a row."""
+    lines = [
+        "| trunk | model | test | search | recall@1 | recall@5 | AP rect. | AP trap. | queries |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.trunk} | {row.model} | {row.task} | {row.search} | {row.scores.recall_at_1:.3f} "
+        f"| {row.scores.recall_at_5:.3f} | {row.scores.ap:.3f} | {row.scores.ap_trapezoid:.3f} "
+        f"| {row.scores.num_queries} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def fill_table(path: Path, text: str) -> None:
+    """Replace what stands between the markers of a document."""
+    begin, end = "<!-- table -->\n", "<!-- end of table -->"
+    before, rest = path.read_text().split(begin)
+    path.write_text(f"{before}{begin}{text}{end}{rest.split(end)[1]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
