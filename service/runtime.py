@@ -2,8 +2,10 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple, ParamSpec, TypeVar
 
 from multigrain.photo import PhotoLimits
 from service.batcher import Batcher
@@ -15,6 +17,9 @@ from service.settings import Settings
 STUCK_AFTER_SECONDS = 30.0
 # One failure is a bad photo; this many alone in a row are a broken model.
 MAX_FAILED_IN_ROW = 3
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Status = Literal["ok", "starting", "draining", "dead"]
 
@@ -68,6 +73,11 @@ class Runtime:
         )
         batcher.start()
         self.opened = Ready(engine, batcher)
+
+    async def in_decoder(self, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+        """Run `work` on a decoding thread; given up before it starts, it is not run at all."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.decoders, partial(work, *given, **named))
 
     async def close(self) -> None:
         """Finish the queue, then let go of the index and the threads."""

@@ -10,7 +10,7 @@ from starlette.types import Receive
 
 from index.searcher import Neighbour
 from service import schemas
-from service.batcher import Done
+from service.batcher import DeadlineExceededError, Done
 from service.engine import Answer, QueryPhoto
 from service.engine import Query as EngineQuery
 from service.errors import ClientGoneError
@@ -45,7 +45,7 @@ _BODY = {
 
 
 class _Found(NamedTuple):
-    """What a search yielded, and the times (perf_counter seconds) its decoding began and ended."""
+    """What a search yielded, and the seconds from the complete body to the model's input."""
 
     photo: QueryPhoto
     limit: int
@@ -84,16 +84,17 @@ async def _find(
     runtime: Runtime, ready: Ready, request: Request, body: bytes, options: SearchOptions
 ) -> _Found:
     """Take the body apart, decode the photo, and search with it in a batch."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + runtime.settings.request_timeout_ms / 1000
+    deadline = asyncio.get_running_loop().time() + runtime.settings.request_timeout_ms / 1000
+    started_at = time.perf_counter()
     content_type = request.headers.get("content-type", "")
     with ready.batcher.arriving():
-        started_at = time.perf_counter()
-        upload = await loop.run_in_executor(runtime.decoders, read_upload, content_type, body)
-        limit = merge_options(options, upload.fields).limit
-        photo = await loop.run_in_executor(
-            runtime.decoders, ready.engine.read, upload.photo, runtime.limits
-        )
+        try:
+            async with asyncio.timeout_at(deadline):
+                upload = await runtime.in_decoder(read_upload, content_type, body)
+                limit = merge_options(options, upload.fields).limit
+                photo = await runtime.in_decoder(ready.engine.read, upload.photo, runtime.limits)
+        except TimeoutError:
+            raise DeadlineExceededError("the photo was not decoded before the deadline") from None
         decode_seconds = time.perf_counter() - started_at
     # One neighbour more than asked for tells whether there are more.
     query = EngineQuery(photo.pixels, limit + 1)

@@ -94,6 +94,7 @@ def test_hit_becomes_the_next_query(page: Page, photos: Path, *, by_keyboard: bo
         third.locator("button").click()
     sync_api.expect(page.locator("#caption")).to_contain_text(f"{name} · 96")
     sync_api.expect(page.locator(".hit .name").first).to_have_text(name)
+    sync_api.expect(page.locator("#results")).to_be_focused()
 
 
 def test_file_that_is_no_photo_shows_the_detail_of_the_problem(

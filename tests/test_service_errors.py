@@ -252,7 +252,12 @@ def test_slow_body_and_late_answer_are_given_up(index_root: Path, jpeg: Jpeg) ->
         assert raw_exchange(hasty, head + b"half").startswith(b"HTTP/1.1 408")
         engine = opened(hasty).engine
         search = engine.searcher.search
-        engine.searcher.search = lambda *given: time.sleep(0.3) or search(*given)
+
+        def slow_search(*given: Any) -> Any:
+            time.sleep(0.3)
+            return search(*given)
+
+        engine.searcher.search = slow_search
         check_problem(hasty.search(jpeg(0)), "deadline_exceeded")
 
 

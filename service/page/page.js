@@ -115,7 +115,11 @@ function showAnswer(answer, caption) {
   byId("caption").textContent = facts.filter(Boolean).join(" · ");
   byId("status").textContent =
     answer.count === 0 ? "The collection is empty" : `${answer.count} found, nearest first`;
+  const hadFocus = results.contains(document.activeElement);
   results.replaceChildren(...answer.results.map(hitElement));
+  if (hadFocus) {
+    results.focus({ preventScroll: true }); // else the keyboard starts over at the top
+  }
   showTiming(answer);
 }
 
