@@ -50,6 +50,7 @@ def settings(data: Path, out: Path, **changes: Any) -> TrainConfig:
                 "num_threads": 1,
                 "log_every_steps": 1,
                 "validate_every_epochs": 50,
+                "whiten_dim": 0,
             }
             | changes
         ),
@@ -84,7 +85,9 @@ def records_of(out: Path) -> list[dict[str, float]]:
 
 def test_two_steps_end_with_a_whitened_checkpoint(photos: Path, tmp_path: Path) -> None:
     """The checkpoint opens without the trainer, knows its classes, and embeds to unit rows."""
-    path = train(settings(photos, tmp_path / "run", steps=2, learn_p=True), alone())
+    path = train(
+        settings(photos, tmp_path / "run", steps=2, learn_p=True, whiten_dim=None), alone()
+    )
     assert path == tmp_path / "run" / "model.safetensors"
     model, document, _ = load_checkpoint(path)
     output = model(torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8))
@@ -241,7 +244,9 @@ def test_recipes_are_valid_settings() -> None:
 
 def test_sigterm_saves_and_two_processes_finish_the_run(photos: Path, tmp_path: Path) -> None:
     """`python train.py` exits 0 when terminated; `torchrun` goes on with two processes."""
-    config = settings(photos, tmp_path / "run", steps=30, batch_size=12, resume="auto")
+    config = settings(
+        photos, tmp_path / "run", steps=30, batch_size=12, whiten_dim=None, resume="auto"
+    )
     (tmp_path / "run.yaml").write_text(config.to_yaml())
     command = [TRAIN, "--config", tmp_path / "run.yaml"]
     with subprocess.Popen([sys.executable, *command], cwd=tmp_path) as stopped:
@@ -269,7 +274,7 @@ def test_sigterm_saves_and_two_processes_finish_the_run(photos: Path, tmp_path: 
 
 def test_run_among_reports_success(photos: Path, tmp_path: Path, capsys: Any) -> None:
     """The path of the checkpoint is the program's answer."""
-    assert run_among(settings(photos, tmp_path / "run", steps=1, whiten_dim=0), {}) == 0
+    assert run_among(settings(photos, tmp_path / "run", steps=1), {}) == 0
     path = capsys.readouterr().out.strip()
     assert path == str(tmp_path / "run" / "model.safetensors")
     assert load_checkpoint(Path(path)).document.embedding.whitening is None

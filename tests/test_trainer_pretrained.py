@@ -1,0 +1,254 @@
+"""A checkpoint without training: weights that fit, weights that do not, and the whitening."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from trainer_fixtures import draw_flat
+
+from multigrain.backbone import BackboneError, build_backbone
+from multigrain.checkpoint import load_checkpoint
+from multigrain.files import sha256_of
+from trainer.fit_whitening import FitError, safe_dim
+from trainer.negatives import Negatives
+from trainer.objective import MarginSettings, Objective, ObjectiveError
+from trainer.optimiser import build_optimiser, rate_at
+from trainer.pretrained import PretrainedConfig, make_pretrained
+from trainer.weights import WeightsError, load_weights
+from trainer.whiten import WhitenConfig, whiten
+
+SMALL = "squeezenet1_1"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_flat(tmp_path_factory.mktemp("photos") / "flat", num_photos=12)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "small.pth"
+    torch.save(torchvision.models.get_model(SMALL, weights=None).state_dict(), path)
+    return path
+
+
+def test_a_state_dict_becomes_a_whitened_checkpoint(
+    photos: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The trunk is the file's, its classifier is dropped and said, its origin is recorded."""
+    out = make_pretrained(
+        PretrainedConfig(
+            backbone=SMALL,
+            weights=str(weights),
+            weights_licence="BSD-3-Clause",
+            out=tmp_path / "x.safetensors",
+            size=32,
+            whiten=[photos, photos],
+        )
+    )
+    model, document, _ = load_checkpoint(out)
+    state = torch.load(weights, weights_only=True)
+    assert torch.equal(model.backbone.state_dict()["features.0.weight"], state["features.0.weight"])
+    assert document.software["weights_sha256"] == sha256_of(weights)
+    assert document.weights_licence == "BSD-3-Clause"
+    assert document.embedding.whitening is not None
+    assert document.embedding.whitening.photos == 24
+    assert document.embedding.dim == 6
+    assert "classifier is dropped (2 tensors)" in capsys.readouterr().err
+
+
+def test_whitening_again_replaces_the_whitening(
+    photos: Path, weights: Path, tmp_path: Path
+) -> None:
+    """`trainer.whiten` on a plain checkpoint, and on its own result, gives the same tensors."""
+    plain = make_pretrained(
+        PretrainedConfig(
+            backbone=SMALL, weights=str(weights), out=tmp_path / "plain.safetensors", size=32
+        )
+    )
+    outs = []
+    for number, checkpoint in enumerate((plain, tmp_path / "0.safetensors")):
+        outs.append(
+            whiten(
+                WhitenConfig(
+                    checkpoint=checkpoint,
+                    photos=[photos],
+                    out=tmp_path / f"{number}.safetensors",
+                    dim=4,
+                )
+            )
+        )
+    assert load_checkpoint(plain).document.embedding.whitening is None
+    assert load_checkpoint(outs[0]).document.embedding.dim == 4
+    assert load_checkpoint(outs[0]).fingerprint == load_checkpoint(outs[1]).fingerprint
+
+
+def test_a_trunk_without_classifier_and_our_own_file_serve_as_weights(
+    weights: Path, tmp_path: Path
+) -> None:
+    """Both fill the whole trunk with the same values."""
+    state = torch.load(weights, weights_only=True)
+    trunk_only = tmp_path / "trunk.pth"
+    torch.save(
+        {name: t for name, t in state.items() if not name.startswith("classifier.")}, trunk_only
+    )
+    own = make_pretrained(
+        PretrainedConfig(backbone=SMALL, weights=str(weights), out=tmp_path / "own.safetensors")
+    )
+    for source in (trunk_only, own):
+        backbone = build_backbone(SMALL)
+        load_weights(backbone, str(source), say=lambda _: None)
+        for name, tensor in backbone.state_dict().items():
+            assert torch.equal(tensor, state[name]), (source, name)
+
+
+def test_weights_that_do_not_fit_are_an_error(weights: Path, tmp_path: Path) -> None:
+    """Another model's names, a missing tensor, a wrong shape, no state dict, no file."""
+    state = torch.load(weights, weights_only=True)
+    state.pop("features.0.weight")
+    lacking, listing = tmp_path / "lacking.pth", tmp_path / "list.pth"
+    torch.save(state, lacking)
+    torch.save([1, 2], listing)
+    garbage = tmp_path / "garbage.pth"
+    garbage.write_bytes(b"no weights")
+
+    def fill(name: str, source: Path) -> None:
+        load_weights(build_backbone(name), str(source), say=lambda _: None)
+
+    with pytest.raises(WeightsError, match="does not fit mobilenet_v2"):
+        fill("mobilenet_v2", weights)
+    with pytest.raises(WeightsError, match=r"missing 1 \(features.0.weight"):
+        fill(SMALL, lacking)
+    with pytest.raises(BackboneError, match="another model"):
+        fill("squeezenet1_0", weights)
+    with pytest.raises(WeightsError, match="not a state dict"):
+        fill(SMALL, listing)
+    with pytest.raises(WeightsError, match="no file of weights"):
+        fill(SMALL, garbage)
+    with pytest.raises(WeightsError, match="no weights file"):
+        fill(SMALL, tmp_path / "nothing.pth")
+
+
+def test_few_photos_make_a_small_whitening_or_none(weights: Path, tmp_path: Path) -> None:
+    """A quarter of the photos at most; fewer than 8 are refused."""
+    assert [safe_dim(512, count) for count in (2, 100, 100_000)] == [1, 25, 512]
+    few = draw_flat(tmp_path / "few", num_photos=3)
+    with pytest.raises(FitError, match="3 readable photos"):
+        make_pretrained(
+            PretrainedConfig(
+                backbone=SMALL, weights=str(weights), out=tmp_path / "x", size=32, whiten=[few]
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("mobilenet_v2", "mobilenet_v2_imagenet_dequant.pth"),
+        ("squeezenet1_1", "squeezenet1_1_imagenet_features.pth"),
+    ],
+)
+def test_real_weights_find_the_same_object(
+    test_data: Path, tmp_path: Path, name: str, file: str
+) -> None:
+    """Photos of five real objects are each nearest to another photo of the same object."""
+    out = make_pretrained(
+        PretrainedConfig(
+            backbone=name,
+            weights=str(test_data / "weights" / file),
+            out=tmp_path / "x.safetensors",
+            size=128,
+        )
+    )
+    model = load_checkpoint(out).model
+    assert model.classifier is None
+    assert _first_hits(model, test_data) >= 0.8
+
+
+def _first_hits(model: nn.Module, test_data: Path) -> float:
+    """Return recall@1 of the instance, each photo of five instances against the others."""
+    import csv
+
+    from multigrain.transforms import Preprocessing
+    from trainer.reading import prepared_batches, prepared_photo
+
+    with (test_data / "instances" / "gallery.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["instance"]]
+    chosen = sorted({row["instance"] for row in rows})[:5]
+    rows = [row for row in rows if row["instance"] in chosen]
+    rule = Preprocessing(size=128, rule="crop")
+    paths = [test_data / "instances" / row["path"] for row in rows]
+    found = {}
+    for batch in prepared_batches(
+        lambda number: prepared_photo(paths[number], rule), len(paths), skipped=[]
+    ):
+        with torch.inference_mode():
+            found |= dict(zip(batch.numbers, model(batch.pixels).embedding, strict=True))
+    embedding = torch.stack([found[number] for number in range(len(paths))])
+    nearest = (embedding @ embedding.T).fill_diagonal_(-1).argmax(dim=1).tolist()
+    hits = [
+        rows[number]["instance"] == rows[other]["instance"] for number, other in enumerate(nearest)
+    ]
+    return sum(hits) / len(hits)
+
+
+def test_the_rate_climbs_and_falls_to_nothing() -> None:
+    """A straight line, then a cosine; without warm-up it starts at the peak."""
+    rates = [rate_at(fraction, warmup=0.2) for fraction in (0, 0.1, 0.2, 0.6, 1)]
+    assert rates == pytest.approx([0, 0.5, 1, 0.5, 0])
+    assert rate_at(0, warmup=0) == 1
+
+
+def test_beta_and_p_never_decay_and_every_parameter_has_one_group() -> None:
+    """Norms and biases decay only when asked."""
+    objective = tiny_objective(lambda_=0.5, num_views=2)
+    for decay_norms in (False, True):
+        optimiser = build_optimiser(
+            objective,
+            learning_rate=1.0,
+            momentum=0.9,
+            weight_decay=0.1,
+            decay_norms=decay_norms,
+            beta_rate_factor=0.5,
+        )
+        decay = {
+            parameter: group["weight_decay"]
+            for group in optimiser.param_groups
+            for parameter in group["params"]
+        }
+        assert set(decay) == set(objective.parameters())
+        assert decay[objective.beta] == decay[objective.model.pool.p] == 0  # type: ignore[index]
+        assert decay[objective.model.backbone[0].bias] == (0.1 if decay_norms else 0)  # type: ignore[index]
+
+
+def test_an_objective_with_nothing_to_train_is_refused() -> None:
+    """Lambda 0 with one view, and lambda above 0 without a classifier."""
+    with pytest.raises(ObjectiveError, match="trains nothing"):
+        tiny_objective(lambda_=0, num_views=1)
+    with pytest.raises(ObjectiveError, match="needs classes"):
+        tiny_objective(lambda_=0.5, num_views=2, classes=False)
+
+
+def tiny_objective(*, lambda_: float, num_views: int, classes: bool = True) -> Objective:
+    from multigrain.model import MultiGrain
+    from multigrain.pooling import GeM
+
+    model = MultiGrain(
+        backbone=nn.Sequential(nn.Conv2d(3, 4, 1)),  # type: ignore[arg-type]
+        pool=GeM(3.0, learnable=True),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.2, 0.2, 0.2),
+        classifier=nn.Linear(4, 2) if classes else None,
+    )
+    margin = MarginSettings(
+        alpha=0.2,
+        beta=1.2,
+        negatives=Negatives.UNIFORM,
+        effective_dim=8,
+        most_negatives=1,
+        seed=0,
+    )
+    return Objective(model, lambda_=lambda_, num_views=num_views, margin=margin)
