@@ -24,7 +24,7 @@ from multigrain.model import MultiGrain
 from multigrain.transforms import Preprocessing
 from service.__main__ import PROG, main
 from service.batcher import Batcher
-from service.engine import FingerprintMismatchError
+from service.engine import Engine, FingerprintMismatchError
 from service.healthcheck import check
 from service.server import DrainingServer, PortError
 from service.settings import Settings
@@ -146,6 +146,37 @@ def test_checkpoint_that_fits_is_taken(
     settings = Settings(index=index_root, checkpoint=tiny_checkpoint, port=0)
     with running(settings) as service:
         assert service.search(jpeg(2), limit=1).json()["results"][0]["uri"].endswith("02.jpg")
+
+
+def test_service_that_opens_says_starting_and_ends_when_it_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jpeg: Callable[[int], bytes]
+) -> None:
+    """While the model is converted probes are answered; a failure ends the server with it."""
+    may_fail = threading.Event()
+
+    def fail_slowly(*_given: object, **_named: object) -> None:
+        may_fail.wait(10)
+        raise MultiGrainError("the model does not open")
+
+    monkeypatch.setattr(Engine, "open", fail_slowly)
+    server = DrainingServer(Settings(index=tmp_path, port=0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [server.listener]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.005)
+    with httpx2.Client(base_url=server.url) as client:
+        health = client.get("/health")
+        assert (health.status_code, health.json()["status"]) == (503, "starting")
+        assert health.json()["checks"]["model"] is None
+        assert client.get("/livez").status_code == 200
+        assert client.get("/readyz").status_code == 503
+        refused = client.post("/search", content=jpeg(0))
+        assert (refused.status_code, refused.json()["code"]) == (503, "not_ready")
+        assert int(refused.headers["Retry-After"]) >= 1
+    may_fail.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert str(server.failure) == "the model does not open"
 
 
 def test_smallest_settings_work(index_root: Path, jpeg: Callable[[int], bytes]) -> None:
