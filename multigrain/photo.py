@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from multigrain.errors import MultiGrainError
 
@@ -179,6 +179,8 @@ def _decoder_errors() -> Iterator[None]:
         yield
     except _BOMB_ERRORS as error:
         raise PhotoError("image_too_many_pixels", str(error)) from error
+    except UnidentifiedImageError as error:  # its own text holds an address in memory
+        raise PhotoError("image_undecodable", "no photo of an accepted format") from error
     except _DECODER_ERRORS as error:
         reason = str(error) or type(error).__name__
         raise PhotoError("image_undecodable", f"not a readable photo: {reason}") from error

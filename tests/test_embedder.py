@@ -98,7 +98,7 @@ def test_no_photos_give_no_rows(embedder: Embedder) -> None:
 
 def test_a_bad_photo_raises_its_code(embedder: Embedder) -> None:
     """The error is the photo's own."""
-    with pytest.raises(PhotoError, match="not a readable photo"):
+    with pytest.raises(PhotoError, match="no photo of an accepted format"):
         embedder.embed([b"no photo"])
 
 
