@@ -74,6 +74,7 @@ def parts_of(config: TrainConfig) -> tuple[Loop, Iterator[Batch]]:
         wrapped=wrapped,
         processes=processes,
         run=run,
+        say=say_nothing,
     )
     start = resume(loop, run, say=say_nothing)
     return loop, iter(assemble.build_batches(config, data, plan, loop, start=start))

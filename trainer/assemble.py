@@ -138,6 +138,7 @@ def build_loop(
     wrapped: nn.Module,
     processes: Processes,
     run: RunFolder,
+    say: Say,
 ) -> Loop:
     """Put the loop together."""
     optimiser = build_optimiser(
@@ -152,7 +153,7 @@ def build_loop(
     def scores() -> dict[str, float]:
         if not data.validation.names:
             return {}
-        return validate(objective.model, data.validation, document.preprocessing)
+        return validate(objective.model, data.validation, document.preprocessing, say=say)
 
     return Loop(
         objective=objective,
@@ -187,7 +188,7 @@ def build_batches(
     config: TrainConfig, data: Data, plan: BatchPlan, loop: Loop, *, start: int
 ) -> Iterable[Batch]:
     """Load this process's batches for the steps from `start` to the end."""
-    augmentation = Augmentation(size=config.size, seed=config.seed)
+    augmentation = Augmentation(size=config.size, seed=config.seed, area=(config.min_area, 1.0))
     dataset = ViewsDataset(data.training, augmentation, num_views=config.num_views)
     steps = Steps(plan, rank=loop.processes.rank, start=start, stop=loop.course.num_steps)
     on_gpu = loop.processes.device.type == "cuda"

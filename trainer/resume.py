@@ -34,6 +34,8 @@ def resume(loop: "Loop", run: RunFolder, *, say: Callable[[str], None]) -> int:
     """
     newest = run.newest()
     if newest is None:
+        if loop.processes.is_first:
+            run.forget_after(0)  # of a run that ended before its first state
         return 0
     state = run.load(newest)
     differences = _differences(state["identity"], loop.identity)

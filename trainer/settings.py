@@ -49,6 +49,9 @@ class TrainConfig(Config):
     rule: Literal["crop", "whole"] = Field(
         default="whole", description="input in use: central square, or the whole photo"
     )
+    min_area: float = Field(
+        default=0.08, gt=0, le=1, description="smallest share of a photo that a view shows"
+    )
     num_views: int = Field(default=3, ge=1, description="views of a photo in a batch")
     batch_size: int = Field(default=504, ge=1, description="views in a step, of all processes")
     epochs: float = Field(default=120, gt=0, description="passes over the photos")
@@ -58,7 +61,7 @@ class TrainConfig(Config):
     momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD")
     weight_decay: float = Field(default=1e-4, ge=0, description="of weights")
     decay_norms: bool = Field(default=False, description="decay norms and biases too")
-    beta_rate_factor: float = Field(default=1.0, ge=0, description="beta's share of the rate")
+    beta_rate_factor: float = Field(default=0.01, ge=0, description="beta's share of the rate")
     warmup: float = Field(
         default=0.05, ge=0, lt=1, description="share of training in which the rate climbs"
     )

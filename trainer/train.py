@@ -43,6 +43,7 @@ def train(config: TrainConfig, processes: "Processes") -> Path | None:
         wrapped=wrapped,
         processes=processes,
         run=run,
+        say=tell,
     )
     start = resume(loop, run, say=tell)
     batches = assemble.build_batches(config, data, plan, loop, start=start)

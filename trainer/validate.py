@@ -32,11 +32,17 @@ class Embedded(NamedTuple):
     predicted: Tensor | None
 
 
-def validate(model: MultiGrain, photos: PhotoSet, preprocessing: Preprocessing) -> dict[str, float]:
+def validate(
+    model: MultiGrain,
+    photos: PhotoSet,
+    preprocessing: Preprocessing,
+    *,
+    say: Callable[[str], None],
+) -> dict[str, float]:
     """Return `copy_recall_at_1`, and `top1` with classes; equal on all processes.
 
-    Each process embeds a contiguous part of the photos; unreadable ones are left out. Ties
-    count against the model and MetricError is raised for non-finite embeddings. The model is
+    Each process embeds a contiguous part of the photos; unreadable ones are left out and said.
+    Ties count against the model and MetricError is raised for non-finite embeddings. The model is
     left in evaluation mode.
     """
     model.eval()
@@ -44,6 +50,9 @@ def validate(model: MultiGrain, photos: PhotoSet, preprocessing: Preprocessing) 
     originals = _embed(
         model, list(own), lambda photo_id, _: prepared_photo(photos.path(photo_id), preprocessing)
     )
+    num_read = torch.tensor(len(originals.photo_ids), device=model.pixel_mean.device)
+    if num_missing := len(photos.names) - int(sum_over_processes(num_read)):
+        say(f"{num_missing} validation photos cannot be read and are left out")
     scores = {"copy_recall_at_1": _copy_recall(model, photos, preprocessing, originals, own)}
     if originals.predicted is not None:
         labels = torch.tensor(photos.labels)[originals.photo_ids]
