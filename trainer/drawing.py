@@ -55,7 +55,7 @@ def texture(rng: np.random.Generator, first: Colour, second: Colour) -> Image.Im
 
 def look(rng: np.random.Generator, *, class_hue: float) -> Look:
     """Draw an instance's look; its hues stay in the neighbourhood of the class's hue."""
-    hue = class_hue + rng.uniform(-0.12, 0.12)
+    hue = class_hue + rng.uniform(-0.2, 0.2)
     first = colour(hue, rng.uniform(0.55, 0.95), rng.uniform(0.55, 0.95))
     second = colour(hue + rng.uniform(0.08, 0.5), rng.uniform(0.3, 0.9), rng.uniform(0.4, 1.0))
     return Look(

@@ -115,7 +115,7 @@ def _background(class_index: int, shape: tuple[int, int], rng: np.random.Generat
 
 def _clutter(scene: Image.Image, horizon: float, rng: np.random.Generator) -> None:
     pen, (width, height) = ImageDraw.Draw(scene), scene.size
-    for _ in range(int(rng.integers(2, 9))):
+    for _ in range(int(rng.integers(1, 6))):
         x, y = rng.uniform(0, width), rng.uniform(0, height)
         radius = rng.uniform(0.02, 0.12) * width
         fill = colour(rng.uniform(), rng.uniform(0.05, 0.5), rng.uniform(0.3, 0.95))
@@ -131,7 +131,7 @@ def _through_camera(
 ) -> Image.Image:
     """Place the object: random scale, position, small rotation, mirror-free perspective."""
     width, height = shape
-    side = rng.uniform(0.6, 0.95) * min(width, height)
+    side = rng.uniform(0.75, 1.0) * min(width, height)
     angle = np.deg2rad(rng.uniform(-18, 18))
     scale = CANVAS_SIDE / side
     centre_x = width * rng.uniform(0.4, 0.6)
@@ -164,7 +164,7 @@ def _in_light(scene: Image.Image, rng: np.random.Generator) -> Image.Image:
         + rows * np.float32(strength * np.sin(angle))
         + columns * np.float32(strength * np.cos(angle))
     )
-    warmth, exposure = rng.uniform(-0.08, 0.08), rng.uniform(0.75, 1.15)
+    warmth, exposure = rng.uniform(-0.06, 0.06), rng.uniform(0.8, 1.12)
     gains = np.array([1 + warmth, 1.0, 1 - warmth], np.float32) * np.float32(exposure)
     noise = rng.standard_normal((height, width, 1), np.float32) * np.float32(rng.uniform(1, 5))
     lit = pixels * light[..., None] * gains + noise

@@ -36,7 +36,7 @@ class TrainConfig(Config):
     alpha: float = Field(default=0.2, ge=0, description="margin of the margin loss")
     beta: float = Field(default=1.2, gt=0, description="its distance boundary at the start")
     negatives: Literal["uniform", "distance"] = Field(
-        default="distance", description="how negatives are drawn"
+        default="uniform", description="how negatives are drawn"
     )
     effective_dim: int = Field(
         default=128, ge=4, description="dimension in the distance weights' density"
