@@ -188,6 +188,8 @@ def main() -> int:
         embedder = Embedder.open(checkpoint, cache_dir=cache)
         embedder.warm([BATCH_SIZE])
         print(f"{num_cores()} cores, ResNet-50 at 224 px, {embedder.engine} {embedder.precision}")
+        if embedder.precision != "bf16":
+            print("this machine has no bf16 arithmetic, for which the torchvision targets were set")
         results = [
             measure(case, Path(folder) / str(case.width), checkpoint, embedder) for case in CASES
         ]

@@ -54,20 +54,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _build(config: BuildConfig) -> int:
     # Here, so that --help does not wait for torch.
     from index.builder import build_index
+    from index.errors import IndexFolderError
     from index.faiss_module import load_faiss
     from multigrain.embedder import Embedder
 
     load_faiss()
     embedder = Embedder.open(config.checkpoint, device=config.device)
-    report = build_index(
-        config.photos,
-        config.checkpoint,
-        config.out,
-        embedder,
-        factory=config.factory,
-        shard_rows=config.shard_rows,
-        decode_threads=config.decode_threads,
-    )
+    try:
+        report = build_index(
+            config.photos,
+            config.checkpoint,
+            config.out,
+            embedder,
+            factory=config.factory,
+            shard_rows=config.shard_rows,
+            decode_threads=config.decode_threads,
+        )
+    except OSError as error:  # a full disk, a folder that may not be written
+        raise IndexFolderError(
+            f"{error.filename or config.out}: {error.strerror}; mend it, then run again to continue"
+        ) from error
     print(_summary(report, config.out))
     if config.max_bad is not None and report.num_bad > config.max_bad:
         print(f"{PROG}: {report.num_bad} bad photos, --max-bad {config.max_bad}", file=sys.stderr)

@@ -108,8 +108,10 @@ def _embed_all(
     steps: Steps,
 ) -> EmbedReport:
     """Stage B, with progress."""
-    progress = Progress(journal.num_pending(list(bases)), "photos")
-    progress.update(0)
+    num_pending = journal.num_pending(list(bases))
+    progress = Progress(num_pending, "photos")
+    if num_pending:
+        progress.update(0)
     try:
         return embed_pending(
             layout,

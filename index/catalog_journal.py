@@ -2,26 +2,20 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, delete, func, insert, select, text, update
+from sqlalchemy import ColumnElement, func, insert, select, text, update
 
 from index.catalog import (
     collection,
     content,
-    copy_catalog,
-    generation,
-    open_journal_engine,
     photo,
-    progress,
-    shard,
 )
+from index.catalog_generations import GenerationJournal
 from index.catalog_scan import FoundPhoto, record_batch
 from index.staging import StagedShard
-from index.steps import Steps
 
 _SCAN_BATCH = 10_000
 _PENDING_PAGE = 10_000
@@ -57,15 +51,6 @@ class Outcome(NamedTuple):
     errors: list[tuple[int, str]]
 
 
-class ShardRecord(NamedTuple):
-    """An encoded shard: ids first_id .. first_id + n - 1."""
-
-    folder: str
-    first_id: int
-    n: int
-    codebook: str
-
-
 class BadPhoto(NamedTuple):
     """A photo that failed: its collection's root, its path, its error."""
 
@@ -81,19 +66,8 @@ class Counts(NamedTuple):
     quarantined: int
 
 
-class Journal:
+class Journal(GenerationJournal):
     """`build.sqlite`, written by one thread; `content_id` may be asked by any."""
-
-    def __init__(self, path: Path, *, steps: Steps) -> None:
-        self._engine = open_journal_engine(path)
-        self._connection = self._engine.connect()
-        self._steps = steps
-
-    def close(self) -> None:
-        """Fold the write-ahead log into the file and close every connection."""
-        self._connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._connection.close()
-        self._engine.dispose()
 
     def collection_id(self, root: str, *, created: str) -> int:
         """The number of the collection with this root, made where it is new."""
@@ -211,35 +185,6 @@ class Journal:
         if tuples:
             self._connection.exec_driver_sql(statement, tuples)
 
-    def staged(self) -> list[StagedShard]:
-        """The unfinished shards, by first id."""
-        with self._connection.begin():
-            rows = self._connection.execute(select(progress).order_by(progress.c.staging))
-            return [StagedShard(int(name), num_rows) for name, num_rows in rows]
-
-    def shards(self) -> list[ShardRecord]:
-        """Every encoded shard, by first id; a row range may appear under several codebooks."""
-        with self._connection.begin():
-            rows = self._connection.execute(select(shard).order_by(shard.c.first_id))
-            return [ShardRecord(*row) for row in rows]
-
-    def add_shard(self, record: ShardRecord) -> None:
-        """Record an encoded shard; the staged rows it was made from are finished with it."""
-        self._steps("commit shard")
-        name = StagedShard(record.first_id, record.n).name
-        with self._connection.begin():
-            self._connection.execute(
-                insert(shard).prefix_with("OR IGNORE").values(record._asdict())
-            )
-            self._connection.execute(delete(progress).where(progress.c.staging == name))
-            self._open_generation()
-        self._steps("shard committed")
-
-    def keep_shards_of(self, codebook: str) -> None:
-        """Forget shards of other codebooks, after their rows have shards of this one."""
-        with self._connection.begin():
-            self._connection.execute(delete(shard).where(shard.c.codebook != codebook))
-
     def live_ids(self) -> NDArray[np.int64]:
         """The contents with at least one live photo, ascending."""
         with self._connection.begin():
@@ -270,43 +215,6 @@ class Journal:
             )
             for row in self._connection.execute(chosen):
                 yield BadPhoto(*row)
-
-    def open_generation(self) -> str | None:
-        """The generation being built; None when nothing differs from the last published."""
-        with self._connection.begin():
-            chosen = select(generation.c.name).where(generation.c.manifest_sha256.is_(None))
-            name = self._connection.execute(chosen).scalar_one_or_none()
-            return None if name is None else str(name)
-
-    def start_generation(self) -> str:
-        """The generation being built, begun where none is."""
-        with self._connection.begin():
-            self._open_generation()
-        name = self.open_generation()
-        assert name is not None
-        return name
-
-    def _open_generation(self) -> None:
-        self._connection.exec_driver_sql(
-            "INSERT INTO generation (name, manifest_sha256)"
-            " SELECT printf('%06d', coalesce(max(CAST(name AS INTEGER)), 0) + 1), NULL"
-            " FROM generation HAVING coalesce(sum(manifest_sha256 IS NULL), 0) = 0"
-        )
-
-    def close_generation(self, name: str, manifest_sha256: str) -> None:
-        """Record that a generation was published."""
-        self._steps("commit generation")
-        with self._connection.begin():
-            self._connection.execute(
-                insert(generation)
-                .prefix_with("OR REPLACE")
-                .values(name=name, manifest_sha256=manifest_sha256)
-            )
-        self._steps("generation committed")
-
-    def write_catalog(self, target: Path) -> None:
-        """Write an immutable copy of the journal for readers."""
-        copy_catalog(self._engine, target)
 
 
 def _pending_rules(collection_ids: list[int]) -> tuple[ColumnElement[bool], ...]:

@@ -81,7 +81,8 @@ def embed_pending(
                 progress.update(num_done)
         rows.finish_block()
         rows.commit()
-        progress.update(num_done)
+        if num_done:
+            progress.update(num_done)
     return EmbedReport(rows.num_new, rows.num_bad)
 
 

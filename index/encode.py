@@ -5,7 +5,8 @@ import shutil
 from hashlib import sha256
 from pathlib import Path
 
-from index.catalog_journal import Journal, ShardRecord
+from index.catalog_generations import ShardRecord
+from index.catalog_journal import Journal
 from index.errors import IndexFolderError
 from index.faiss_lists import encode_rows
 from index.manifest import canonical_json
