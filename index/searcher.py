@@ -1,6 +1,7 @@
 """One generation of an index folder, opened for searching."""
 
 import logging
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
@@ -114,6 +115,21 @@ class Searcher:
         if entry is None:
             return None
         return next((path for path in entry.files if path.is_file()), entry.files[0])
+
+    def read_photo(self, id: int) -> bytes | None:  # noqa: A002 - the index's word for a row
+        """The bytes of a content, from the first live file that still holds them; else None.
+
+        A file that was changed, or swapped for another photo, is not the one that was indexed.
+        """
+        entry, digest = self._catalog.entries([id]).get(id), self._catalog.sha256(id)
+        for path in entry.files if entry is not None else ():
+            try:
+                data = path.read_bytes()
+            except OSError:  # gone or not readable: another path may hold the same bytes
+                continue
+            if sha256(data).digest() == digest:
+                return data
+        return None
 
     def check_canaries(self, embedder: PhotoEmbedder) -> None:
         """Embed the canaries' photos again and compare; raises IndexFolderError.

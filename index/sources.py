@@ -4,7 +4,6 @@ Every regular file whose name, and whose folders' names, do not start with "." i
 its content decides whether it is a photo. Scan order is the order of the paths' bytes.
 """
 
-import csv
 import json
 import os
 from collections.abc import Iterator
@@ -14,10 +13,10 @@ from typing import Any, NamedTuple
 
 from index.catalog_scan import FoundPhoto
 from index.errors import IndexFolderError
+from multigrain.photo_list import is_photo_list, read_photo_list
 
 # SQLite's integers are signed, inode numbers are not.
 _INT63 = 2**63 - 1
-_LIST_SUFFIXES = (".csv", ".jsonl")
 
 
 class Source(NamedTuple):
@@ -44,7 +43,7 @@ def open_source(path: Path) -> Source:
         raise IndexFolderError(f"--photos {absolute!r}: the name is not UTF-8; rename the folder")
     if path.is_dir():
         return Source(absolute.rstrip("/") + "/", Path(absolute))
-    if path.is_file() and path.suffix.lower() in _LIST_SUFFIXES:
+    if path.is_file() and is_photo_list(path):
         return Source(absolute, Path(absolute))
     if path.exists():
         raise IndexFolderError(f"--photos {path}: give a folder, a .csv or a .jsonl list")
@@ -54,7 +53,7 @@ def open_source(path: Path) -> Source:
 def scan(source: Source, *, skip: Path) -> Iterator[FoundPhoto]:
     """Every candidate of a source in scan order, leaving out the index folder `skip`.
 
-    A folder reached twice through links is entered once. Raises IndexFolderError for a list
+    A folder reached twice through links is entered once. Raises PhotoListError for a list
     that cannot be read.
     """
     if source.path.is_dir():
@@ -130,38 +129,12 @@ def _failed(path: str, code: str, attributes: str | None = None) -> FoundPhoto:
 
 def _scan_list(source: Source) -> Iterator[FoundPhoto]:
     rows = dict[str, dict[str, Any]]()
-    for number, row in _list_rows(source.path):
-        path = row.pop("path", None)
-        if not isinstance(path, str) or not path or not _is_utf8(path):
-            raise IndexFolderError(f"{source.path}, row {number}: no `path`, or not UTF-8")
-        rows.setdefault(os.path.normpath(path), row)
+    for photo in read_photo_list(source.path):
+        rows.setdefault(os.path.normpath(photo.path), photo.attributes)
     for path in sorted(rows, key=str.encode):
         attributes = json.dumps(rows[path], sort_keys=True) if rows[path] else None
         found = _find(source.base / path, path, attributes)
         yield found or _failed(path, "photo_unreadable", attributes)
-
-
-def _list_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix.lower() == ".csv":
-                yield from enumerate(csv.DictReader(file, strict=True), start=1)
-            else:
-                for number, line in enumerate(file, start=1):
-                    if line.strip():
-                        yield number, _json_row(path, number, line)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise IndexFolderError(f"{path}: cannot be read as a list ({error})") from error
-
-
-def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise IndexFolderError(f"{path}, row {number}: not JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise IndexFolderError(f"{path}, row {number}: not a JSON object")
-    return row
 
 
 def _identity(stat: os.stat_result) -> _Folder:

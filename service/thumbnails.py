@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import io
-from pathlib import Path as FilePath
 from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -59,30 +58,27 @@ async def thumbnail(
 def make_thumbnail(engine: Engine, image_id: int, size: int, known_etags: str) -> _Thumbnail:
     """Shrink an indexed photo to fit a square of `size` pixels.
 
-    The path comes from the catalog alone. Raises ProblemError image_not_found or photo_missing.
+    The path comes from the catalog alone, and what lies there counts only while it holds the
+    bytes that were indexed. Raises ProblemError image_not_found or photo_missing.
     """
-    path = engine.searcher.photo_path(image_id)
-    if path is None:
+    searcher = engine.searcher
+    if searcher.photo_path(image_id) is None:
         raise ProblemError("image_not_found", f"no image has the id {image_id}")
-    etag = _etag(path, image_id, size)
-    if etag in known_etags:
-        return _Thumbnail(etag, None)
-    return _Thumbnail(etag, _shrink(path, image_id, size))
+    photo = searcher.read_photo(image_id)
+    if photo is None:
+        raise _photo_missing(image_id)
+    etag = _etag(photo, size)
+    return _Thumbnail(etag, None if etag in known_etags else _shrink(photo, image_id, size))
 
 
-def _etag(path: FilePath, image_id: int, size: int) -> str:
-    """Name a thumbnail by what it is made from: another file under the path, another tag."""
+def _etag(photo: bytes, size: int) -> str:
+    """Name a thumbnail by what it is made from: the same bytes at the same size."""
+    return f'"{hashlib.sha256(photo).hexdigest()[:32]}-{size}"'
+
+
+def _shrink(photo: bytes, image_id: int, size: int) -> bytes:
     try:
-        status = path.stat()
-    except OSError:
-        raise _photo_missing(image_id) from None
-    source = f"{image_id} {size} {status.st_size} {status.st_mtime_ns}"
-    return f'"{hashlib.sha256(source.encode()).hexdigest()[:32]}"'
-
-
-def _shrink(path: FilePath, image_id: int, size: int) -> bytes:
-    try:
-        image = open_photo(path, min_side=size).image
+        image = open_photo(photo, min_side=size).image
     except PhotoError:
         raise _photo_missing(image_id) from None
     image.thumbnail((size, size), Image.Resampling.LANCZOS)

@@ -21,6 +21,7 @@ from PIL import Image
 
 from index.errors import IndexFolderError
 from index.searcher import Neighbour, Searcher
+from multigrain.errors import MultiGrainError
 
 
 def everything(out: Path) -> list[Neighbour]:
@@ -230,7 +231,7 @@ def test_a_list_names_photos_and_their_attributes(tmp_path: Path, kind: str) -> 
 def test_a_wrong_list_is_refused(tmp_path: Path, name: str, text: str, word: str) -> None:
     """The message names the list and the row."""
     (tmp_path / name).write_text(text)
-    with pytest.raises(IndexFolderError, match=word):
+    with pytest.raises(MultiGrainError, match=word):
         build(tmp_path / name, tmp_path / "index")
     with pytest.raises(IndexFolderError, match="no such folder"):
         build(tmp_path / "nothing", tmp_path / "index")

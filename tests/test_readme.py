@@ -36,7 +36,8 @@ TIMEOUT_SECONDS = 120
 
 def commands() -> list[str]:
     """The lines of the README's shell blocks, without comments."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     lines = [re.sub(r"\s+#\s.*", "", line) for block in blocks for line in block.splitlines()]
     return [line for line in lines if line]
 

@@ -80,11 +80,17 @@ def test_wrong_thumbnail_request_is_a_problem(
     assert (response.status_code, response.json()["code"]) == (status, code)
 
 
-@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"junk")])
+def put_another_photo(path: Path) -> None:
+    path.write_bytes((path.parent / "00.jpg").read_bytes())
+
+
+@pytest.mark.parametrize(
+    "spoil", [Path.unlink, lambda path: path.write_bytes(b"junk"), put_another_photo]
+)
 def test_thumbnail_of_a_lost_photo_is_photo_missing(
     service: Service, lost_photo: Path, spoil: Callable[[Path], object]
 ) -> None:
-    """An original that was deleted or overwritten with junk is reported as gone."""
+    """An original that was deleted or overwritten, even by another photo, is reported as gone."""
     image_id = id_of(service, lost_photo.read_bytes())
     spoil(lost_photo)
     response = service.client.get(f"/images/{image_id}/thumbnail")

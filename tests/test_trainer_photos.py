@@ -62,6 +62,14 @@ def test_content_decides_for_files_not_named_like_photos(tmp_path: Path) -> None
     assert find_photos(folder) == ["deep/no-suffix"]
 
 
+def test_a_loop_of_links_is_entered_once(tmp_path: Path) -> None:
+    """A link to a folder above itself gives every photo once."""
+    draw_photo(0, 0, 0, size=16, seed=0).save(tmp_path / "a.jpg")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "loop").symlink_to(tmp_path)
+    assert find_photos(tmp_path) == ["a.jpg"]
+
+
 def test_lists_name_photos_beside_themselves(tmp_path: Path) -> None:
     """CSV and JSONL with a `path` column; a row without one is an error."""
     csv, jsonl, wrong = (tmp_path / name for name in ("a.csv", "a.jsonl", "b.jsonl"))

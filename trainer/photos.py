@@ -1,12 +1,10 @@
 """Find photos: below a folder, or named by a CSV or JSONL list."""
 
-import csv
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from multigrain.errors import MultiGrainError
+from multigrain.photo_list import PhotoListError, is_photo_list, read_photo_list
 
 # Names that are taken at their word; a file with any other name is looked into.
 _PHOTO_SUFFIXES = frozenset(
@@ -14,10 +12,6 @@ _PHOTO_SUFFIXES = frozenset(
 )
 _PHOTO_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 _NUM_MAGIC_BYTES = 12
-
-
-class PhotoListError(MultiGrainError):
-    """A folder or a list that gives no photos."""
 
 
 def find_photos(folder: Path) -> list[str]:
@@ -39,29 +33,22 @@ def paths_of(source: Path) -> list[Path]:
 
     A relative path in a list starts at the list's own folder.
     """
-    match source.suffix.lower():
-        case ".csv":
-            with source.open(newline="", encoding="utf-8") as file:
-                rows = [row.get("path") for row in csv.DictReader(file)]
-        case ".jsonl":
-            rows = [_path_in(line, source) for line in source.read_text("utf-8").splitlines()]
-        case _:
-            return [source / name for name in find_photos(source)]
-    if not rows or not all(rows):
-        raise PhotoListError(f"{source}: every row needs a `path`")
-    return [source.parent / row for row in rows if row]
-
-
-def _path_in(line: str, source: Path) -> str | None:
-    try:
-        path = json.loads(line)["path"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise PhotoListError(f"{source}: not an object with a `path`: {line[:80]!r}") from error
-    return path if isinstance(path, str) else None
+    if not is_photo_list(source):
+        return [source / name for name in find_photos(source)]
+    paths = [source.parent / photo.path for photo in read_photo_list(source)]
+    if not paths:
+        raise PhotoListError(f"{source}: no photos in this list")
+    return paths
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
+    entered = set[tuple[int, int]]()
     for parent, folders, files in os.walk(folder, followlinks=True):
+        stat = Path(parent).stat()
+        if (stat.st_dev, stat.st_ino) in entered:
+            folders.clear()  # reached before through a link: a loop would never end
+            continue
+        entered.add((stat.st_dev, stat.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             path = Path(parent, name)
