@@ -26,7 +26,7 @@ DEMO := demo/$(call key,$(PHOTOS))
 DEMO_PHOTOS := $(if $(PHOTOS),$(PHOTOS),$(DEMO)/photos)
 DEMO_CHECKPOINT := $(if $(CHECKPOINT),$(CHECKPOINT),$(DEMO)/run/model.safetensors)
 DEMO_INDEX := $(DEMO)/index$(if $(CHECKPOINT),-$(call key,$(CHECKPOINT)))
-DEMO_RECIPE := $(if $(PHOTOS),trainer/recipes/demo-photos.yaml,trainer/recipes/demo.yaml)
+DEMO_PROCESSES ?= 2
 PID_FILE := demo/service-$(PORT).pid
 LOG_FILE := demo/service-$(PORT).log
 URL := http://$(HOST):$(PORT)
@@ -57,17 +57,22 @@ install-dev: $(VENV)/.installed-$(EXTRA)-dev  ## the programs and the tools of a
 
 # --- demo -------------------------------------------------------------------------------------
 
-.PHONY: demo demo-photos demo-model demo-index demo-search demo-serve demo-stop
+.PHONY: demo demo-photos demo-model demo-index demo-search demo-serve demo-stop demo-clean
 demo: install demo-photos demo-model demo-index demo-search demo-serve  ## photos to search page; PHOTOS= CHECKPOINT= PORT= DETACH=1
 
-demo-photos:
+demo-photos: install
 ifeq ($(PHOTOS),)
 	$(BIN)/python -m trainer.scenes --out $(DEMO_PHOTOS)
 endif
 
+# A finished model is kept; an interrupted training goes on.
 demo-model: demo-photos
 ifeq ($(CHECKPOINT),)
-	$(BIN)/torchrun --nproc-per-node 1 trainer/train.py --config $(DEMO_RECIPE) --data '$(DEMO_PHOTOS)' --out $(DEMO)/run --resume auto
+ifeq ($(wildcard $(DEMO_CHECKPOINT)),)
+	$(BIN)/torchrun --nproc-per-node $(DEMO_PROCESSES) trainer/train.py --config trainer/recipes/demo.yaml --data '$(DEMO_PHOTOS)' --out $(DEMO)/run --resume auto
+else
+	@echo "$(DEMO_CHECKPOINT) is used; make demo-clean to train again"
+endif
 endif
 
 demo-index: demo-model
@@ -98,6 +103,9 @@ demo-stop:  ## end a demo that was started with DETACH=1
 	  if kill -0 $$pid 2> /dev/null; then echo "process $$pid does not end"; exit 1; fi; \
 	  echo "stopped"; \
 	else echo "no demo service on port $(PORT)"; fi
+
+demo-clean:  ## forget the demo's photos, models and indexes
+	rm -rf demo
 
 # --- checks -----------------------------------------------------------------------------------
 

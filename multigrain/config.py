@@ -29,14 +29,26 @@ class ConfigError(MultiGrainError):
     """A flag, a key or a value that the program does not take."""
 
 
-class Config(BaseModel):
-    """Base of a program's settings: immutable, and closed to unknown keys."""
+def _public(field: str) -> str:
+    """A field's name to the outside: `lambda_` is a reserved word here and `lambda` there."""
+    return field.removesuffix("_")
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+class Config(BaseModel):
+    """Base of a program's settings: immutable, and closed to unknown keys.
+
+    A trailing underscore of a field's name is not part of its flag, key or variable.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=_public, populate_by_name=True
+    )
 
     def to_yaml(self) -> str:
         """The resolved settings as YAML, itself a valid `--config` file."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(
+            self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True
+        )
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
@@ -91,6 +103,11 @@ def run_main(main: Callable[[], int], *, prog: str) -> int:
         return EXIT_INTERRUPTED
 
 
+def _fields(cls: type[Config]) -> dict[str, FieldInfo]:
+    """Public names and fields, in their order."""
+    return {_public(name): field for name, field in cls.model_fields.items()}
+
+
 class _Parser(argparse.ArgumentParser):
     """An argument parser that names the nearest flag when one is unknown."""
 
@@ -120,7 +137,7 @@ def _make_parser(cls: type[Config], prog: str, description: str) -> argparse.Arg
         dest="print_config_and_exit",
         help="print the resolved settings as YAML and exit",
     )
-    for name, field in cls.model_fields.items():
+    for name, field in _fields(cls).items():
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, **_flag_of(field))
     return parser
 
@@ -175,7 +192,7 @@ def _from_files(files: Sequence[Path]) -> dict[str, Any]:
 def _from_environment(cls: type[Config], environ: Mapping[str, str]) -> dict[str, Any]:
     """Values of the fields that the environment names; a list is written as YAML, `[a, b]`."""
     values: dict[str, Any] = {}
-    for name, field in cls.model_fields.items():
+    for name, field in _fields(cls).items():
         text = environ.get(ENVIRONMENT_PREFIX + name.upper())
         if text is not None:
             values[name] = _list_from(text) if _is_list(field.annotation) else text
@@ -199,7 +216,7 @@ def _explain(cls: type[Config], error: ValidationError) -> str:
         name = ".".join(str(part) for part in fault["loc"])
         flag = f"--{name.replace('_', '-')}" if name else "settings"
         if fault["type"] == "extra_forbidden":
-            lines.append(f"unknown key {name!r}{_did_you_mean(name, list(cls.model_fields))}")
+            lines.append(f"unknown key {name!r}{_did_you_mean(name, list(_fields(cls)))}")
         elif fault["type"] == "missing":
             lines.append(f"{flag} is required")
         elif fault["type"] == "value_error" and not fault["loc"]:

@@ -21,6 +21,7 @@ class Settings(Config):
     device: Literal["auto", "cpu"] = "auto"
     quick: bool = False
     title: str | None = None
+    lambda_: float = 0.5
 
 
 def load(argv: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Settings:
@@ -65,6 +66,17 @@ def test_booleans_can_be_switched_both_ways(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("quick: true\n")
     assert load(["--config", str(tmp_path / "c.yaml")]).quick
     assert not load(["--config", str(tmp_path / "c.yaml"), "--no-quick"]).quick
+
+
+def test_a_reserved_word_is_a_field_with_an_underscore(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`lambda_` is --lambda, MULTIGRAIN_LAMBDA and `lambda:`."""
+    (tmp_path / "c.yaml").write_text("lambda: 0.25\n")
+    assert load(["--lambda", "0"]).lambda_ == 0
+    assert load(environ={"MULTIGRAIN_LAMBDA": "1"}).lambda_ == 1
+    assert load(["--config", str(tmp_path / "c.yaml")]).lambda_ == 0.25
+    assert "--lambda: Input should be a valid number" in message_of(capsys, ["--lambda", "x"])
 
 
 @pytest.mark.parametrize(

@@ -161,10 +161,10 @@ def test_a_flat_folder_trains_on_instances_alone(tmp_path: Path) -> None:
     listed = (tmp_path / "run" / "bad_images.txt").read_text()
     assert listed.startswith("broken.jpg\timage_undecodable")
     with pytest.raises(AssembleError, match="needs classes"):
-        train(settings(flat, tmp_path / "other", lambda_weight=0.5), alone())
+        train(settings(flat, tmp_path / "other", lambda_=0.5), alone())
 
 
-@pytest.mark.parametrize("changes", [{"num_views": 1}, {"lambda_weight": 1.0}])
+@pytest.mark.parametrize("changes", [{"num_views": 1}, {"lambda_": 1.0}])
 def test_without_the_margin_term_nothing_is_left_over(
     photos: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
@@ -209,7 +209,7 @@ def test_help_answers_from_another_folder_without_torch(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    assert "--lambda-weight" in done.stdout
+    assert "--lambda" in done.stdout
     modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "pydantic" in modules
     assert not modules & {"torch", "torchvision", "numpy"}

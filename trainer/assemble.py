@@ -60,10 +60,10 @@ def read_data(config: TrainConfig, *, say: Say) -> Data:
         training, validation = split_by_hash(photos, config.val_fraction)
     num_classes = len(photos.class_names or ())
     if num_classes:
-        lambda_ = 0.5 if config.lambda_weight is None else config.lambda_weight
-    elif config.lambda_weight:
+        lambda_ = 0.5 if config.lambda_ is None else config.lambda_
+    elif config.lambda_:
         raise AssembleError(
-            f"--lambda-weight {config.lambda_weight} needs classes, and {config.data} has none: "
+            f"--lambda {config.lambda_} needs classes, and {config.data} has none: "
             f"put the photos of each class into a sub-folder, or leave the flag out"
         )
     else:

@@ -26,7 +26,7 @@ class TrainConfig(Config):
     p: float = Field(default=3.0, gt=0, description="exponent of the GeM pooling")
     learn_p: bool = Field(default=False, description="learn the exponent")
 
-    lambda_weight: float | None = Field(
+    lambda_: float | None = Field(
         default=None,
         ge=0,
         le=1,
