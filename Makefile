@@ -69,7 +69,7 @@ endif
 demo-model: demo-photos
 ifeq ($(CHECKPOINT),)
 ifeq ($(wildcard $(DEMO_CHECKPOINT)),)
-	$(BIN)/torchrun --nproc-per-node $(DEMO_PROCESSES) trainer/train.py --config trainer/recipes/demo.yaml --data '$(DEMO_PHOTOS)' --out $(DEMO)/run --resume auto
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(DEMO_PROCESSES) trainer/train.py --config trainer/recipes/demo.yaml --data '$(DEMO_PHOTOS)' --out $(DEMO)/run --resume auto
 else
 	@echo "$(DEMO_CHECKPOINT) is used; make demo-clean to train again"
 endif
@@ -88,7 +88,7 @@ ifeq ($(DETACH),)
 else
 	nohup $(BIN)/python -m service --index $(DEMO_INDEX) --host $(HOST) --port $(PORT) > $(LOG_FILE) 2>&1 & echo $$! > $(PID_FILE)
 	@for try in $$(seq 120); do \
-	  if $(BIN)/python -m service.healthcheck --url $(URL)/health > /dev/null 2>&1; then echo $(URL); exit 0; fi; \
+	  if $(BIN)/python -m service.healthcheck --url $(URL) > /dev/null 2>&1; then echo $(URL); exit 0; fi; \
 	  if ! kill -0 $$(cat $(PID_FILE)) 2> /dev/null; then break; fi; \
 	  sleep 0.5; \
 	done; \

@@ -125,11 +125,11 @@ def test_every_command_of_the_readme_is_run(walkthrough: dict[str, str]) -> None
 def test_the_search_of_the_readme_finds_the_photo_itself(walkthrough: dict[str, str]) -> None:
     """The shell prints the photo first; the two ways of curl agree with it."""
     shell = next(out for line, out in walkthrough.items() if "index.search" in line)
-    assert "instance-000-view-00.jpg" in shell.splitlines()[0]
+    assert "house-000-view-00.jpg" in shell.splitlines()[0]
     answers = [json.loads(out) for line, out in walkthrough.items() if "/search" in line]
     assert [answer["count"] for answer in answers] == [10, 3]
     for answer in answers:
-        assert answer["results"][0]["uri"].endswith("class-00/instance-000-view-00.jpg")
+        assert answer["results"][0]["uri"].endswith("00-house/house-000-view-00.jpg")
         assert answer["results"][0]["score"] == pytest.approx(1, abs=1e-3)
 
 

@@ -86,7 +86,7 @@ def test_lists_name_photos_beside_themselves(tmp_path: Path) -> None:
 def test_sub_folders_are_classes_and_a_flat_folder_has_none(tmp_path: Path) -> None:
     """Loose photos beside sub-folders, or a single one, make no classes, and that is said."""
     labelled = read_photo_set(draw_small(tmp_path / "labelled"), say=pytest.fail)
-    assert labelled.class_names == ("class-00", "class-01", "class-02")
+    assert labelled.class_names == ("00-house", "01-cup", "02-fish")
     assert labelled.labels == tuple(np.repeat([0, 1, 2], 6))
     flat_folder = draw_flat(tmp_path / "flat", num_photos=3)
     assert read_photo_set(flat_folder, say=pytest.fail).class_names is None

@@ -96,7 +96,7 @@ def test_two_steps_end_with_a_whitened_checkpoint(photos: Path, tmp_path: Path) 
     assert output.logits is not None
     assert output.logits.shape == (2, 3)
     assert document.classifier is not None
-    assert document.classifier.class_names == ("class-00", "class-01", "class-02")
+    assert document.classifier.class_names == ("00-house", "01-cup", "02-fish")
     assert document.embedding.whitening is not None
     assert document.embedding.dim <= document.embedding.whitening.photos // 4
     assert document.training is not None

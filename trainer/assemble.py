@@ -1,7 +1,8 @@
 """Build the parts of a training run from its settings."""
 
+import inspect
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -121,11 +122,16 @@ def build_objective(
     objective.to(processes.device).to(memory_format=torch.channels_last)
     if processes.world == 1:
         return objective, objective
-    # Buffers are batch-norm statistics, averaged when they are needed, not at each step.
-    wrapped = DistributedDataParallel(
-        objective, broadcast_buffers=False, gradient_as_bucket_view=True
-    )
-    return objective, wrapped
+    return objective, _distributed(objective)
+
+
+def _distributed(objective: Objective) -> nn.Module:
+    """Wrap in DDP; batch-norm statistics are averaged when they are needed, not at each step."""
+    parameters = inspect.signature(DistributedDataParallel).parameters
+    # torch 2.15 renamed the switch; older ones know the old name alone.
+    new, old = "forward_sync_buffers", "broadcast_buffers"
+    switch: dict[str, Any] = {new if new in parameters else old: False}
+    return DistributedDataParallel(objective, gradient_as_bucket_view=True, **switch)
 
 
 def build_loop(

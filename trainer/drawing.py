@@ -222,13 +222,25 @@ def _lamp(canvas: Canvas, look: Look) -> None:
     canvas.ellipse((0.5, 0.66), (0.05 + 0.04 * d, 0.08), look.accent)
 
 
-OBJECTS: tuple[Callable[[Canvas, Look], None], ...] = (
-    _house, _cup, _fish, _tree, _car, _bottle, _butterfly, _boat, _lamp, _flower, _tower, _balloon,
-)  # fmt: skip
+_DRAWERS: dict[str, Callable[[Canvas, Look], None]] = {
+    "house": _house,
+    "cup": _cup,
+    "fish": _fish,
+    "tree": _tree,
+    "car": _car,
+    "bottle": _bottle,
+    "butterfly": _butterfly,
+    "boat": _boat,
+    "lamp": _lamp,
+    "flower": _flower,
+    "tower": _tower,
+    "balloon": _balloon,
+}
+OBJECTS = tuple(_DRAWERS)
 
 
 def draw_object(kind: int, look: Look) -> Image.Image:
     """Return the object of a kind (0 .. len(OBJECTS) - 1) in an instance's look, RGBA."""
     canvas = Canvas()
-    OBJECTS[kind](canvas, look)
+    _DRAWERS[OBJECTS[kind]](canvas, look)
     return canvas.image

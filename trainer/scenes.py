@@ -54,7 +54,7 @@ def draw_collection(
     size: int,
     seed: int,
 ) -> Path:
-    """Write `out/class-CC/instance-III-view-VV.jpg` for every photo and return `out`.
+    """Write `out/CC-OBJECT/OBJECT-III-view-VV.jpg` for every photo and return `out`.
 
     The same arguments write the same bytes; a file that exists is drawn again.
     """
@@ -62,14 +62,16 @@ def draw_collection(
     progress = Progress(total, "photos")
     done = 0
     for kind, instance in np.ndindex(num_classes, instances_per_class):
-        folder = out / f"class-{kind:02d}"
+        name = OBJECTS[kind % len(OBJECTS)]
+        folder = out / f"{kind:02d}-{name}"
         folder.mkdir(parents=True, exist_ok=True)
         thing = _instance(kind, instance, seed)
         for view in range(photos_per_instance):
             buffer = io.BytesIO()
             photo = _photo_of(thing, kind, instance, view, size=size, seed=seed)
             photo.save(buffer, "JPEG", quality=JPEG_QUALITY)
-            (folder / f"instance-{instance:03d}-view-{view:02d}.jpg").write_bytes(buffer.getvalue())
+            file = folder / f"{name}-{instance:03d}-view-{view:02d}.jpg"
+            file.write_bytes(buffer.getvalue())
             done += 1
             progress.update(done)
     progress.close()
