@@ -216,11 +216,8 @@ def score_index(queries: npt.NDArray[np.float32], root: Path, task: Task) -> Sco
     """Scores of what the built index returns, asked for as much as it holds."""
     searcher = Searcher.open(root)
     answers = searcher.search(queries, searcher.num_live)
-    paths = {
-        neighbour.id: searcher.photo_path(neighbour.id)
-        for answer in answers
-        for neighbour in answer
-    }
+    found_ids = {neighbour.id for answer in answers for neighbour in answer}
+    paths = {row_id: searcher.photo_path(row_id) for row_id in found_ids}
     searcher.close()
     found = [
         (np.array([n.score for n in answer]), [paths[n.id] for n in answer]) for answer in answers

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from index.catalog_journal import Journal, NewContent, Outcome
 from index.known import KnownContents
-from index.pipeline import in_order
 from index.reading import PhotoEmbedder, ReadPhoto, read_photo
 from index.staging import StagingWriter, recover
 from index.steps import Steps
 from index.store import Layout
+from multigrain.ahead import in_order
 from multigrain.errors import MultiGrainError
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from multigrain.document import Document, EmbeddingSpec, WhiteningSpec
+from multigrain.engine_torch import TorchEngine
 from multigrain.errors import MultiGrainError
 from multigrain.model import MultiGrain
 from multigrain.progress import Progress
@@ -84,10 +84,11 @@ def _moments_of(
     def read(number: int) -> Pixels:
         return prepared_photo(own[number], document.preprocessing)
 
+    # Folded and channels last: on a CPU several times the speed of the model as it is trained.
+    engine = TorchEngine(model, device=str(model.pixel_mean.device), precision="fp32")
     for batch in prepared_batches(read, len(own), skipped=skipped):
-        with torch.inference_mode():
-            pooled = model.pooled(batch.pixels.to(model.pixel_mean.device))
-            moments.update(F.normalize(pooled, dim=1))
+        pixels = batch.pixels.permute(0, 2, 3, 1).contiguous().numpy()
+        moments.update(torch.from_numpy(engine.infer(pixels)))
         if progress is not None:
             progress.update(moments.count, "whitening")
     if progress is not None:

@@ -38,6 +38,9 @@ class PretrainedConfig(Config):
     whiten_dim: int | None = Field(
         default=None, ge=1, description="dimensions to keep; unset: at most a quarter of the photos"
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="where the photos are embedded for the whitening"
+    )
 
 
 def make_pretrained(config: PretrainedConfig) -> Path:
@@ -62,9 +65,11 @@ def make_pretrained(config: PretrainedConfig) -> Path:
     origin = load_weights(model.backbone, config.weights, say=say)
     document = document.model_copy(update={"software": document.software | origin})
     if config.whiten:
+        processes = alone(config.device)
+        model.to(processes.device)
         paths = [path for source in config.whiten for path in paths_of(source)]
         document = whiten_on(
-            model, document, paths, dim=config.whiten_dim, processes=alone(), say=say
+            model, document, paths, dim=config.whiten_dim, processes=processes, say=say
         )
     save_checkpoint(config.out, model, document)
     return config.out

@@ -101,6 +101,6 @@ def _device(name: str, local_rank: int) -> torch.device:
     return chosen
 
 
-def alone() -> Processes:
-    """Return the only process, on the CPU: for programs that nothing starts in numbers."""
-    return Processes(0, 1, torch.device("cpu"), None)
+def alone(device: str = "cpu") -> Processes:
+    """Return the only process, for programs that nothing starts in numbers."""
+    return Processes(0, 1, _device(device, 0), None)

@@ -3,22 +3,18 @@
 n photos of a batch.
 """
 
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from multigrain.ahead import in_order
 from multigrain.photo import PhotoError, open_photo
 from multigrain.transforms import Pixels, Preprocessing
-
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
 
 BATCH_SIZE = 16
 NUM_AHEAD = 64  # photos decoded before they are needed
@@ -58,28 +54,17 @@ def prepared_batches(
             return Skipped(number, f"{error.code}: {error}")
 
     waiting: dict[tuple[int, ...], list[tuple[int, Pixels]]] = defaultdict(list)
-    with ThreadPoolExecutor(num_threads) as pool:
-        for number, found in enumerate(in_order(pool, attempt, range(count))):
-            if isinstance(found, Skipped):
-                skipped.append(found)
-                continue
-            group = waiting[found.shape]
-            group.append((number, found))
-            if len(group) == BATCH_SIZE:
-                yield _batch(group)
-                group.clear()
+    photos = in_order(attempt, range(count), num_threads=num_threads, window=NUM_AHEAD)
+    for number, found in enumerate(photos):
+        if isinstance(found, Skipped):
+            skipped.append(found)
+            continue
+        group = waiting[found.shape]
+        group.append((number, found))
+        if len(group) == BATCH_SIZE:
+            yield _batch(group)
+            group.clear()
     yield from (_batch(group) for group in waiting.values() if group)
-
-
-def in_order(
-    pool: ThreadPoolExecutor, work: Callable[[Item], Answer], items: Iterable[Item]
-) -> Iterator[Answer]:
-    """Do the work in threads, a bounded number ahead, and yield answers in the items' order."""
-    left = iter(items)
-    running = deque(pool.submit(work, item) for item in islice(left, NUM_AHEAD))
-    while running:
-        yield running.popleft().result()
-        running.extend(pool.submit(work, item) for item in islice(left, 1))
 
 
 def _batch(group: list[tuple[int, Pixels]]) -> PreparedBatch:

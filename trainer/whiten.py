@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -24,6 +25,9 @@ class WhitenConfig(Config):
     dim: int | None = Field(
         default=None, ge=1, description="dimensions to keep; unset: at most a quarter of the photos"
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="where the photos are embedded"
+    )
 
 
 def whiten(config: WhitenConfig) -> Path:
@@ -33,9 +37,11 @@ def whiten(config: WhitenConfig) -> Path:
     from trainer.processes import alone
 
     checkpoint = load_checkpoint(config.checkpoint)
+    processes = alone(config.device)
+    checkpoint.model.to(processes.device)
     paths = [path for source in config.photos for path in paths_of(source)]
     document = whiten_on(
-        checkpoint.model, checkpoint.document, paths, dim=config.dim, processes=alone(), say=say
+        checkpoint.model, checkpoint.document, paths, dim=config.dim, processes=processes, say=say
     )
     save_checkpoint(config.out, checkpoint.model, document)
     return config.out
