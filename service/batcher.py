@@ -1,4 +1,4 @@
-"""Requests that arrive together share one forward pass; a lone request does not wait.
+"""Requests that arrive together are run as one batch; a lone request does not wait.
 
 Everything but the batch itself runs on the event loop, so there are no locks. A request is
 *admitted* before its body is read (that bounds the queue), *arriving* from the moment its body
@@ -45,10 +45,9 @@ class EngineDeadError(MultiGrainError):
 
 
 class Done(NamedTuple, Generic[R]):
-    """A result, the size of the batch it was computed in, and the seconds it waited."""
+    """A result, and the seconds its request waited for a batch."""
 
     result: R
-    batch_size: int
     queue_seconds: float
 
 
@@ -230,7 +229,7 @@ class Batcher(Generic[P, R]):
         for item, result in answers:
             if not item.future.done():
                 waited_seconds = started_at - item.queued_at
-                item.future.set_result(Done(result, len(batch), waited_seconds))
+                item.future.set_result(Done(result, waited_seconds))
         return True
 
     def _note_failure(self, batch: list[_Item[P, R]], error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -41,9 +42,13 @@ class Query(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Neighbours of one query, and the seconds its whole batch took in each stage."""
+    """Neighbours of one query, how many photos shared its forward pass, and stage times.
+
+    The seconds are those of the whole batch.
+    """
 
     neighbours: list[Neighbour]
+    batch_size: int
     infer_seconds: float
     search_seconds: float
 
@@ -101,7 +106,10 @@ class Engine:
         )
 
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
-        """Embed and search all queries at once; an exception concerns all of them."""
+        """Embed and search all queries, at most `max_batch`; an exception concerns all of them.
+
+        The embedder runs one forward pass for each shape of pixels.
+        """
         started_at = time.perf_counter()
         embeddings = self.embedder.embed_pixels(
             [query.pixels for query in queries], batch_size=self._max_batch
@@ -110,9 +118,11 @@ class Engine:
         num_neighbours = max(query.num_neighbours for query in queries)
         found = self.searcher.search(embeddings, num_neighbours)
         searched_at = time.perf_counter()
+        num_of_shape = Counter(query.pixels.shape for query in queries)
         return [
             Answer(
                 neighbours[: query.num_neighbours],
+                batch_size=num_of_shape[query.pixels.shape],
                 infer_seconds=embedded_at - started_at,
                 search_seconds=searched_at - embedded_at,
             )

@@ -81,7 +81,7 @@ class SearchResponse(BaseModel):
     count: int
     offset: Literal[0] = 0
     has_more: bool
-    batch_size: int
+    batch_size: int = Field(description="photos that shared this photo's forward pass")
     timing_ms: TimingMs
 
 

@@ -146,7 +146,7 @@ def _response(request_id: str, ready: Ready, found: _Found) -> SearchResponse:
         results=hits,
         count=len(hits),
         has_more=len(answer.neighbours) > found.limit,
-        batch_size=found.done.batch_size,
+        batch_size=answer.batch_size,
         timing_ms=TimingMs(
             receive=0.0,
             decode=_milliseconds(found.decode_seconds),

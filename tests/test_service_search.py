@@ -7,9 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
 import httpx2
+import numpy as np
 import pytest
 from PIL import Image
 from service_running import Service
+
+from service.engine import Query
 
 pytest_plugins = ["service_fixtures"]
 
@@ -130,6 +133,19 @@ def test_simultaneous_requests_share_batches_and_keep_their_answers(
         assert [id_ for id_, _ in found] == [id_ for id_, _ in expected]
         assert [s for _, s in found] == pytest.approx([s for _, s in expected], abs=1e-4)
     assert statistics.mean(answer["batch_size"] for answer in answers) > 1
+
+
+def test_batch_size_counts_the_photos_of_the_same_shape(
+    service: Service, draw: Callable[[int], Image.Image]
+) -> None:
+    """Wide and upright photos of one batch go through the model in passes of their own."""
+    assert service.server.runtime.opened is not None
+    engine = service.server.runtime.opened.engine
+    wide, upright = (
+        Query(np.asarray(draw(0).resize(size)), num_neighbours=1) for size in ((96, 64), (64, 96))
+    )
+    answers = engine.answer([wide, upright, wide])
+    assert [answer.batch_size for answer in answers] == [2, 1, 2]
 
 
 def test_bad_photo_among_good_ones_fails_alone(service: Service, jpeg: Jpeg) -> None:
