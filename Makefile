@@ -8,7 +8,7 @@ EXTRA ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 
-HOST ?= 127.0.0.1
+HOST := 127.0.0.1
 PORT ?= 8000
 PHOTOS ?=
 CHECKPOINT ?=
@@ -20,11 +20,14 @@ ifneq ($(wildcard $(DATA)),)
 export MULTIGRAIN_TEST_DATA ?= $(abspath $(DATA))
 endif
 
+# Text as one word of the shell, whatever is in it.
+quote = '$(subst ','\'',$(1))'
 # A folder of its own for every choice of photos and checkpoint: a second run goes on with it.
-key = $(if $(1),$(shell printf '%s' '$(abspath $(1))' | cksum | cut -d' ' -f1),drawn)
+key = $(if $(1),$(shell realpath -m -- $(call quote,$(1)) | cksum | cut -d' ' -f1),drawn)
 DEMO := demo/$(call key,$(PHOTOS))
-DEMO_PHOTOS := $(if $(PHOTOS),$(PHOTOS),$(DEMO)/photos)
-DEMO_CHECKPOINT := $(if $(CHECKPOINT),$(CHECKPOINT),$(DEMO)/run/model.safetensors)
+DEMO_PHOTOS := $(if $(PHOTOS),$(call quote,$(PHOTOS)),$(DEMO)/photos)
+DEMO_MODEL := $(DEMO)/run/model.safetensors
+DEMO_CHECKPOINT := $(if $(CHECKPOINT),$(call quote,$(CHECKPOINT)),$(DEMO_MODEL))
 DEMO_INDEX := $(DEMO)/index$(if $(CHECKPOINT),-$(call key,$(CHECKPOINT)))
 DEMO_PROCESSES ?= 2
 PID_FILE := demo/service-$(PORT).pid
@@ -68,28 +71,39 @@ endif
 # A finished model is kept; an interrupted training goes on.
 demo-model: demo-photos
 ifeq ($(CHECKPOINT),)
-ifeq ($(wildcard $(DEMO_CHECKPOINT)),)
-	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(DEMO_PROCESSES) trainer/train.py --config trainer/recipes/demo.yaml --data '$(DEMO_PHOTOS)' --out $(DEMO)/run --resume auto
+ifeq ($(wildcard $(DEMO_MODEL)),)
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(DEMO_PROCESSES) trainer/train.py --config trainer/recipes/demo.yaml --data $(DEMO_PHOTOS) --out $(DEMO)/run --resume auto
 else
-	@echo "$(DEMO_CHECKPOINT) is used; make demo-clean to train again"
+	@echo "$(DEMO_MODEL) is used; remove $(DEMO)/run to train again"
 endif
 endif
 
 demo-index: demo-model
-	$(BIN)/python -m index.build --photos '$(DEMO_PHOTOS)' --checkpoint '$(DEMO_CHECKPOINT)' --out $(DEMO_INDEX)
+	$(BIN)/python -m index.build --photos $(DEMO_PHOTOS) --checkpoint $(DEMO_CHECKPOINT) --out $(DEMO_INDEX)
 
+# A photo of the collection must find itself: the first one that can be read is asked for.
 demo-search: demo-index
-	photo=$$(find '$(DEMO_PHOTOS)' -type f -iregex '.*\.\(jpe?g\|png\|webp\)' | LC_ALL=C sort | sed -n 1p); \
-	  $(BIN)/python -m index.search --index $(DEMO_INDEX) --limit 5 "$$photo"
+	@find -L $(DEMO_PHOTOS) -type f -not -path '*/.*' -iregex '.*\.\(jpe?g\|png\|webp\|gif\|bmp\|tiff?\|avif\)' | LC_ALL=C sort | sed -n 1,5p > $(DEMO)/asked.txt
+	@while read -r photo; do \
+	  echo "$(BIN)/python -m index.search --index $(DEMO_INDEX) --limit 5 '$$photo'"; \
+	  if $(BIN)/python -m index.search --index $(DEMO_INDEX) --limit 5 "$$photo" < /dev/null > $(DEMO)/answer.txt; then \
+	    cat $(DEMO)/answer.txt; \
+	    awk 'NR == 1 && $$2 < 0.999 { print "the photo did not find itself"; exit 1 }' $(DEMO)/answer.txt; exit; \
+	  fi; \
+	done < $(DEMO)/asked.txt; echo "no search was tried: none of the first photos can be read"
 
 demo-serve: demo-search
+	@if [ -f $(PID_FILE) ] && kill -0 $$(cat $(PID_FILE)) 2> /dev/null; then \
+	  echo "a demo runs on port $(PORT): make demo-stop PORT=$(PORT)"; exit 1; fi
 ifeq ($(DETACH),)
 	$(BIN)/python -m service --index $(DEMO_INDEX) --host $(HOST) --port $(PORT)
 else
 	nohup $(BIN)/python -m service --index $(DEMO_INDEX) --host $(HOST) --port $(PORT) > $(LOG_FILE) 2>&1 & echo $$! > $(PID_FILE)
-	@for try in $$(seq 120); do \
-	  if $(BIN)/python -m service.healthcheck --url $(URL) > /dev/null 2>&1; then echo $(URL); exit 0; fi; \
-	  if ! kill -0 $$(cat $(PID_FILE)) 2> /dev/null; then break; fi; \
+	@# Ready by its own log, not only by what answers on the port.
+	@for try in $$(seq 240); do \
+	  kill -0 $$(cat $(PID_FILE)) 2> /dev/null || break; \
+	  if grep -q 'service.app: ready' $(LOG_FILE) && $(BIN)/python -m service.healthcheck --url $(URL); then \
+	    echo $(URL); exit 0; fi; \
 	  sleep 0.5; \
 	done; \
 	cat $(LOG_FILE); echo "the service did not become healthy; its log is $(LOG_FILE)"; exit 1
@@ -129,4 +143,4 @@ bench-embedding: install-dev  ## speed of the engine and of index.build
 	$(BIN)/python benchmarks/index_build.py
 
 bench-quality: install-dev  ## retrieval quality on the real photos of DATA
-	$(BIN)/python benchmarks/quality.py --data '$(DATA)' --out build/quality
+	$(BIN)/python benchmarks/quality.py --data $(call quote,$(DATA)) --out build/quality --table docs/quality.md

@@ -25,9 +25,9 @@ from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from report import Target, judge, machine_facts
 
 from multigrain.checkpoint import save_checkpoint
+from multigrain.cpus import num_cpus
 from multigrain.document import plain_document
 from multigrain.embedder import Embedder
-from multigrain.engine import num_cpus
 from multigrain.model import MultiGrain
 from multigrain.transforms import Preprocessing
 
@@ -86,12 +86,12 @@ def bare_trunk() -> torch.nn.Module:
 
 
 def torch_pass(pixels: np.ndarray, dtype: torch.dtype) -> Pass:
-    """An eager forward pass with autocast."""
-    trunk = bare_trunk().to(memory_format=torch.channels_last)
-    batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255)
+    """An eager forward pass, weights and input of one type, channels last."""
+    trunk = bare_trunk().to(dtype).to(memory_format=torch.channels_last)
+    batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(dtype).div(255)
 
     def run() -> object:
-        with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        with torch.inference_mode():
             return trunk(batch)
 
     return run

@@ -4,9 +4,9 @@
 
 Ours: `build_index` in this process, from a folder of photos to a published index, without
 opening the model. Theirs: ImageFolder, a DataLoader of two workers that decode every photo in
-full, Resize(256), CenterCrop(224), and a ResNet-50 of torch in fp32, without starting the
-workers. Both interleaved, the median of three; the model has random weights, which cost what
-trained ones cost. Exit status 1 when a target is missed.
+full, Resize(256), CenterCrop(224), and a ResNet-50 of torch in fp32. Starting threads or workers
+counts on both sides. Both interleaved, the median of three; the model has random weights, which
+cost what trained ones cost. Exit status 1 when a target is missed.
 """
 
 import io
@@ -108,7 +108,7 @@ class Bench:
             )
 
     def torchvision(self) -> float:
-        """Seconds of the usual pipeline, after its first batch has come."""
+        """Seconds of the usual pipeline."""
         prepare = transforms.Compose(
             [
                 transforms.Resize(256),

@@ -87,8 +87,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--table", type=Path)
     args = parser.parse_args(argv)
     start = time.monotonic()
-    tasks = read_tasks(args.data)
-    rows = [row for trunk in TRUNKS for row in measure_trunk(trunk, tasks, args.data, args.out)]
+    data = args.data.resolve()  # as the index names its files
+    tasks = read_tasks(data)
+    rows = [row for trunk in TRUNKS for row in measure_trunk(trunk, tasks, data, args.out)]
     text = markdown(rows) + f"\n\n{machine_facts()}; {time.monotonic() - start:.0f} s in all.\n"
     print(text)
     if args.table:

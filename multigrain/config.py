@@ -56,7 +56,7 @@ class Config(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise ConfigError(_explain(cls, error)) from error
+            raise ConfigError(_explain(error)) from error
 
 
 C = TypeVar("C", bound=Config)
@@ -81,7 +81,7 @@ def load_config(
     flags = vars(parser.parse_args(list(argv)))
     files, print_only = flags.pop("config_files"), flags.pop("print_config_and_exit")
     try:
-        values = _from_files(files) | _from_environment(cls, environ)
+        values = _from_files(cls, files) | _from_environment(cls, environ)
         config = cls.from_values(values | {k: v for k, v in flags.items() if v is not None})
     except ConfigError as error:
         parser.error(str(error))
@@ -174,7 +174,7 @@ def _is_list(annotation: Any) -> bool:
     return typing.get_origin(annotation) in (list, tuple)
 
 
-def _from_files(files: Sequence[Path]) -> dict[str, Any]:
+def _from_files(cls: type[Config], files: Sequence[Path]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for file in files:
         try:
@@ -186,6 +186,10 @@ def _from_files(files: Sequence[Path]) -> dict[str, Any]:
         if not isinstance(loaded, dict | None):
             raise ConfigError(f"--config {file} must hold `key: value` lines")
         values |= loaded or {}
+    unknown = [str(key) for key in values if key not in _fields(cls)]
+    if unknown:
+        hint = _did_you_mean(unknown[0], list(_fields(cls)))
+        raise ConfigError(f"unknown key {unknown[0]!r}{hint}")
     return values
 
 
@@ -209,15 +213,13 @@ def _list_from(text: str) -> list[Any]:
     return values
 
 
-def _explain(cls: type[Config], error: ValidationError) -> str:
+def _explain(error: ValidationError) -> str:
     """One line for each fault: where, what was given, what is wanted."""
     lines = []
     for fault in error.errors():
         name = ".".join(str(part) for part in fault["loc"])
         flag = f"--{name.replace('_', '-')}" if name else "settings"
-        if fault["type"] == "extra_forbidden":
-            lines.append(f"unknown key {name!r}{_did_you_mean(name, list(_fields(cls)))}")
-        elif fault["type"] == "missing":
+        if fault["type"] == "missing":
             lines.append(f"{flag} is required")
         elif fault["type"] == "value_error" and not fault["loc"]:
             lines.append(fault["msg"].removeprefix("Value error, "))

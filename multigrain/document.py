@@ -110,10 +110,6 @@ class Document(_Part):
         text = self.model_dump_json(include=_EMBEDDING_PARTS)
         return hashlib.sha256(text.encode()).digest()
 
-    def preprocessing_digest(self) -> str:
-        """Hex SHA-256 of the preprocessing rule alone."""
-        return hashlib.sha256(self.preprocessing.model_dump_json().encode()).hexdigest()
-
 
 def plain_document(
     *,

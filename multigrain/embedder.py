@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from multigrain.checkpoint import Checkpoint, load_checkpoint
+from multigrain.cpus import num_cpus
 from multigrain.document import Document
-from multigrain.engine import Engine, default_cache_dir, num_cpus, open_engine, resolve_device
+from multigrain.engine import Engine, default_cache_dir, open_engine, resolve_device
 from multigrain.errors import MultiGrainError
 from multigrain.photo import DEFAULT_LIMITS, PhotoLimits, open_photo
 from multigrain.transforms import Pixels, Preprocessing

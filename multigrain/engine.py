@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import platform
 import time
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from multigrain.checkpoint import Checkpoint
+from multigrain.cpus import num_cpus as num_cpus  # noqa: PLC0414
 from multigrain.engine_openvino import OpenVINOEngine, has_native_bf16
 from multigrain.engine_torch import TorchEngine
 from multigrain.errors import MultiGrainError
@@ -78,6 +78,8 @@ def open_engine(
     """
     if engine not in ("auto", "openvino", "torch"):
         raise DeviceError(f"engine {engine!r}: choose auto, openvino or torch")
+    if precision not in ("auto", "bf16", "fp32"):
+        raise DeviceError(f"precision {precision!r}: choose auto, bf16 or fp32")
     if device != "cpu":
         if engine == "openvino":
             raise DeviceError(f"engine openvino runs on the CPU, the device is {device}")
@@ -135,11 +137,10 @@ class _CpuEngines:
             return self.torch()
         reference = self.torch()
         try:
-            converted = self.openvino()
+            winner = self._measure(reference, self.openvino())
         except RuntimeError as error:  # what OpenVINO raises for an operation it does not know
             logger.warning("OpenVINO cannot run this model, torch does: %s", error)
             return reference
-        winner = self._measure(reference, converted)
         self._record(winner.name)
         return winner
 
@@ -164,10 +165,10 @@ class _CpuEngines:
 
     def _recorded(self) -> dict[str, str]:
         try:
-            record: dict[str, str] = json.loads(self._choice_file.read_text())
+            record = json.loads(self._choice_file.read_text())
         except (OSError, ValueError):  # absent or damaged: measured again
             return {}
-        return record
+        return record if isinstance(record, dict) else {}
 
     def _record(self, name: str) -> None:
         record = {**self._recorded(), self._machine(): name}
@@ -202,8 +203,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "absent"
-
-
-def num_cpus() -> int:
-    """CPUs this process may use; a container's quota of cores counts, not the host's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,6 +1,7 @@
 """The OpenVINO engine: GeM and L2 in the graph, uint8 in, dynamic batch and size."""
 
 import logging
+import shutil
 import tempfile
 import warnings
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from multigrain.engine_torch import PooledUnit
+from multigrain.files import fsync_file
 from multigrain.model import MultiGrain
 
 logger = logging.getLogger(__name__)
@@ -68,13 +70,11 @@ class OpenVINOEngine:
     ) -> "OpenVINOEngine":
         """Compile the graph stored at `cached`, or convert the model and store it there.
 
-        A cache that cannot be written costs one log line and a conversion at every start.
+        A stored graph that cannot be read is converted again. A cache that cannot be written
+        costs one log line and a conversion at every start.
         """
-        import openvino
-
-        if cached is not None and cached.exists():
-            graph = openvino.Core().read_model(cached)
-        else:
+        graph = _stored(cached) if cached is not None else None
+        if graph is None:
             graph = convert(model)
             if cached is not None:
                 _store(graph, cached)
@@ -86,6 +86,17 @@ class OpenVINOEngine:
         return unit.copy()  # the request's own buffer is reused by the next call
 
 
+def _stored(cached: Path) -> Any | None:
+    import openvino
+
+    try:
+        if cached.exists():
+            return openvino.Core().read_model(cached)
+    except (OSError, RuntimeError) as error:
+        logger.warning("converting again, the kept model %s is unreadable: %s", cached, error)
+    return None
+
+
 def _store(graph: Any, cached: Path) -> None:
     """Serialise the graph (two files) in a folder of its own, then rename the folder."""
     import openvino
@@ -93,8 +104,12 @@ def _store(graph: Any, cached: Path) -> None:
     try:
         cached.parent.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cached.parent.parent, prefix=".new-") as scratch:
-            openvino.serialize(graph, str(Path(scratch) / cached.name))
-            Path(scratch).rename(cached.parent)
-            Path(scratch).mkdir()  # what the context manager removes
-    except OSError as error:
+            made = Path(scratch) / "made"
+            made.mkdir()
+            openvino.serialize(graph, str(made / cached.name))
+            for file in made.iterdir():
+                fsync_file(file)
+            shutil.rmtree(cached.parent, ignore_errors=True)  # an unreadable one
+            made.rename(cached.parent)
+    except (OSError, RuntimeError) as error:  # OpenVINO reports a full disk as RuntimeError
         logger.warning("cannot keep the converted model in %s: %s", cached.parent, error)

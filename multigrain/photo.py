@@ -5,6 +5,7 @@ pixel is decoded, so a decompression bomb costs nothing.
 """
 
 import io
+import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDES_EXCHANGED = (5, 6, 7, 8)
+_MAX_16_BIT = 65_535
 # Pillow's decoders are not uniform in what they raise on damaged bytes.
 _DECODER_ERRORS = (
     OSError,
@@ -60,6 +62,7 @@ _OTHER_TYPES = (
     (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
     (b"8BPS", "PSD"),
 )
+_LONGEST_TYPE_BOX = 256
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
@@ -141,21 +144,31 @@ def _read(source: bytes | Path, limits: PhotoLimits) -> bytes:
     for magic, name in _OTHER_TYPES:
         if source.lstrip()[: len(magic)].lower() == magic.lower():
             raise _unsupported(name, limits)
-    if source[4:8] == b"ftyp" and source[8:12] in _HEIF_BRANDS:
+    if _is_heif(source):
         raise _unsupported("HEIF", limits)
     return source
 
 
+def _is_heif(source: bytes) -> bool:
+    """Whether the file type box names HEIF and, among its compatible brands, no AVIF."""
+    size = min(int.from_bytes(source[:4]), _LONGEST_TYPE_BOX)
+    brands = [source[start : start + 4] for start in range(8, size, 4)]
+    is_avif = b"avif" in brands or b"avis" in brands
+    return source[4:8] == b"ftyp" and brands[:1] != [] and brands[0] in _HEIF_BRANDS and not is_avif
+
+
 def _read_file(path: Path, limits: PhotoLimits) -> bytes:
     try:
-        num_bytes = path.stat().st_size
-        if num_bytes > limits.max_bytes:
-            raise _too_large(num_bytes, limits)
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+            raise PhotoError("photo_unreadable", f"{path} is no regular file")
+        if status.st_size > limits.max_bytes:
+            raise _too_large(status.st_size, limits)
         return path.read_bytes()
     except FileNotFoundError:
         raise PhotoError("photo_missing", f"no file {path}") from None
-    except OSError as error:
-        raise PhotoError("photo_unreadable", f"cannot read {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise PhotoError("photo_unreadable", f"cannot read {str(path)!r}: {error}") from error
 
 
 def _too_large(num_bytes: int, limits: PhotoLimits) -> PhotoError:
@@ -219,25 +232,34 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return _scale_to_8_bit(image)
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        return _on_white(image)
     return image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+    white = Image.new("RGB", rgba.size, (255, 255, 255))
+    white.paste(rgba, mask=rgba.getchannel("A"))
+    return white
 
 
 def _scale_to_8_bit(image: Image.Image) -> Image.Image:
     """Scale deep grey to 8 bits; Pillow's own conversion clips (40000 becomes 255).
 
-    Integers within 16 bits are divided by 257; anything else is stretched to its own range.
+    Integers within 16 bits are divided by 257, by a table: a large photo then costs one byte a
+    pixel more, not eight. Anything else is stretched to its own range.
     """
-    values = np.asarray(image).astype(np.float64)
+    values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
-    if image.mode != "F" and low >= 0 and high <= np.iinfo(np.uint16).max:
-        low, high = 0.0, float(np.iinfo(np.uint16).max)
-    scaled = (values - low) * (255.0 / max(high - low, 1e-12))
-    if not np.isfinite(scaled).all():
+    if image.mode != "F" and low >= 0 and high <= _MAX_16_BIT:
+        table = np.round(np.arange(_MAX_16_BIT + 1) / 257).astype(np.uint8)
+        grey = table[values]
+    elif np.isfinite(low) and np.isfinite(high):
+        scale = 255.0 / max(high - low, 1e-12)
+        grey = np.round((values - np.float32(low)) * np.float32(scale)).astype(np.uint8)
+    else:
         raise ValueError("non-finite pixel values")
-    return Image.fromarray(np.round(scaled).astype(np.uint8), mode="L").convert("RGB")
+    return Image.fromarray(grey, mode="L").convert("RGB")
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:

@@ -54,15 +54,22 @@ def _objects(path: Path, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
 
 
 def _listed(path: Path, number: int, row: dict[str, Any]) -> ListedPhoto:
+    if None in row:
+        raise PhotoListError(f"{path}, row {number}: more columns than the first line names")
     name = row.pop("path", None)
-    if not isinstance(name, str) or not name or not _is_utf8(name):
+    if not isinstance(name, str) or not name or "\0" in name or not is_utf8(name):
         raise PhotoListError(f"{path}, row {number}: no `path`, or not UTF-8")
+    try:
+        json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:  # half of a surrogate pair too: UnicodeEncodeError
+        raise PhotoListError(f"{path}, row {number}: not JSON as all read it ({error})") from error
     return ListedPhoto(name, row)
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8; half of a surrogate pair cannot."""
     try:
         text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, as "\ud800" in JSON gives
+    except UnicodeEncodeError:
         return False
     return True

@@ -4,6 +4,7 @@ Every stage that looks at a photo (training's evaluation, index, service) prepar
 so that the same photo gives the same vector everywhere.
 """
 
+import functools
 import math
 from typing import Annotated, Literal
 
@@ -59,27 +60,12 @@ class Preprocessing(BaseModel):
         """Every (height, width) the model can be given."""
         if self.rule == "crop":
             return ((self.size, self.size),)
-        return tuple(dict.fromkeys(self._shape(aspect) for aspect in self.aspects))
+        return tuple(dict.fromkeys(_shape(self.size, aspect) for aspect in self.aspects))
 
     def shape_of(self, width: int, height: int) -> tuple[int, int]:
-        """The (height, width) a photo of this size is prepared to."""
-        if self.rule == "crop":
-            return (self.size, self.size)
+        """The (height, width) a photo of this size is prepared to: the one of nearest aspect."""
         own = math.log(width / height)
-        return self._shape(min(self.aspects, key=lambda aspect: abs(math.log(aspect) - own)))
-
-    def _shape(self, aspect: float) -> tuple[int, int]:
-        """Sides near size * sqrt(aspect), congruent to `size` modulo the trunk's stride.
-
-        A size of 32k + 1, which some converted trunks prefer, thus stays 32k + 1 on both sides.
-        """
-        offset = self.size % _STRIDE
-
-        def side(length: float) -> int:
-            steps = max(1, round((length - offset) / _STRIDE))
-            return steps * _STRIDE + offset
-
-        return side(self.size / math.sqrt(aspect)), side(self.size * math.sqrt(aspect))
+        return min(self.shapes(), key=lambda shape: abs(math.log(shape[1] / shape[0]) - own))
 
     def prepare(self, image: Image.Image) -> Pixels:
         """RGB image of any size, at least 1 x 1, to contiguous uint8 [height, width, 3]."""
@@ -94,3 +80,21 @@ class Preprocessing(BaseModel):
         side = min(width, height) * self.crop_fraction
         left, top = (width - side) / 2, (height - side) / 2
         return (left, top, left + side, top + side)
+
+
+@functools.cache
+def _shape(size: int, aspect: float) -> tuple[int, int]:
+    """(height, width) congruent to `size` modulo the trunk's stride, near aspect and area.
+
+    A size of 32k + 1, which some converted trunks prefer, thus stays 32k + 1 on both sides.
+    Aspect counts twice: at small sizes, where the steps are coarse, a photo out of shape costs
+    more than some area.
+    """
+    sides = range(size % _STRIDE + _STRIDE, 4 * size, _STRIDE)
+
+    def cost(shape: tuple[int, int]) -> float:
+        height, width = shape
+        off_aspect = abs(math.log(width / height / aspect))
+        return 2 * off_aspect + abs(math.log(width * height / size**2))
+
+    return min(((height, width) for height in sides for width in sides), key=cost)

@@ -27,14 +27,6 @@ def edited_view(image: Image.Image, *, kind: str, seed: int) -> Image.Image:
     return _EDITS[kind](image, np.random.default_rng(seed))
 
 
-def edited_views(image: Image.Image, *, num_views: int, seed: int) -> list[Image.Image]:
-    """`num_views` copies, one kind after the other, each with a seed of its own."""
-    return [
-        edited_view(image, kind=VIEW_KINDS[view % len(VIEW_KINDS)], seed=seed + view)
-        for view in range(num_views)
-    ]
-
-
 def _crop(image: Image.Image, random: np.random.Generator) -> Image.Image:
     """Keep 40 to 70 % of the area, anywhere."""
     scale = np.sqrt(random.uniform(0.4, 0.7))

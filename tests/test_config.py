@@ -89,6 +89,7 @@ def test_a_reserved_word_is_a_field_with_an_underscore(
         ([], {"MULTIGRAIN_PHOTOS": "[a"}, "is not a list"),
         (["--config", "/absent.yaml"], {}, "No such file"),
         (["--config", "bad.yaml"], {}, "unknown key 'batchsize' (did you mean batch_size?)"),
+        (["--config", "private.yaml"], {}, "unknown key 'lambda_' (did you mean lambda?)"),
         (["--config", "list.yaml"], {}, "must hold `key: value` lines"),
         (["--config", "broken.yaml"], {}, "is not YAML"),
     ],
@@ -104,6 +105,7 @@ def test_a_wrong_name_or_value_is_explained(
     """Exit status 2, one message with the place, the value and the nearest name."""
     monkeypatch.chdir(tmp_path)
     Path("bad.yaml").write_text("batchsize: 3\n")
+    Path("private.yaml").write_text("lambda_: 0\n")
     Path("list.yaml").write_text("- 1\n")
     Path("broken.yaml").write_text("a: [\n")
     assert expected in message_of(capsys, argv, environ)

@@ -128,6 +128,40 @@ def test_the_faster_engine_is_measured_once_and_remembered(
     assert Embedder.open(tiny_checkpoint, device="cpu", cache_dir=tmp_path).engine == other
 
 
+@pytest.mark.parametrize("damage", ["cut", "emptied", "removed"])
+def test_a_damaged_cache_is_made_again(
+    tiny_checkpoint: Path, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stored model that cannot be read is converted once more, with one log line."""
+    pytest.importorskip("openvino", reason="the cpu extra is not installed")
+
+    def open_it() -> Embedder:
+        return Embedder.open(tiny_checkpoint, device="cpu", engine="openvino", cache_dir=tmp_path)
+
+    open_it()
+    (weights,) = tmp_path.rglob("model.bin")
+    whole = weights.read_bytes()
+    if damage == "removed":
+        weights.unlink()
+    else:
+        weights.write_bytes(whole[:100] if damage == "cut" else b"")
+    open_it()
+    assert "converting again" in caplog.text
+    assert next(tmp_path.rglob("model.bin")).read_bytes() == whole
+
+
+def test_a_damaged_record_of_engines_is_measured_again(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """JSON of another kind is no record."""
+    pytest.importorskip("openvino", reason="the cpu extra is not installed")
+    Embedder.open(tiny_checkpoint, device="cpu", cache_dir=tmp_path)
+    (record_file,) = tmp_path.glob("*.choice.json")
+    record_file.write_text("[1]")
+    Embedder.open(tiny_checkpoint, device="cpu", cache_dir=tmp_path)
+    assert isinstance(json.loads(record_file.read_text()), dict)
+
+
 def test_an_unwritable_cache_costs_a_line_and_nothing_else(
     tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -147,6 +181,7 @@ def test_an_unwritable_cache_costs_a_line_and_nothing_else(
         ({"device": "tpu"}, "choose auto, cpu, cuda"),
         ({"device": "cuda:9"}, "no CUDA device"),
         ({"engine": "onnx"}, "choose auto, openvino or torch"),
+        ({"precision": "fp16"}, "choose auto, bf16 or fp32"),
     ],
 )
 def test_a_device_or_engine_that_is_not_there_is_named(

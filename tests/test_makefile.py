@@ -1,5 +1,7 @@
 """What `make demo` would run, read off a dry run; .ci/run runs it for real."""
 
+import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,16 +13,25 @@ ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
+VARIABLES = ("PORT", "PHOTOS", "CHECKPOINT", "DETACH", "DATA")
+
+
 def dry_run(*arguments: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     done = subprocess.run(
-        ["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "-n", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout
 
 
 def test_the_demo_draws_trains_builds_searches_and_serves() -> None:
     """Without arguments every stage is run, in order, in the foreground."""
-    text = dry_run("demo", "DEMO=build/none")
+    text = dry_run("demo", "DEMO=build/none", "DEMO_MODEL=build/none/model.safetensors")
     stages = ("trainer.scenes", "trainer/train.py", "index.build", "index.search", "-m service ")
     places = [text.index(stage) for stage in stages]
     assert places == sorted(places)
@@ -29,11 +40,13 @@ def test_the_demo_draws_trains_builds_searches_and_serves() -> None:
 
 
 def test_own_photos_are_used_as_they_are_named(tmp_path: Path) -> None:
-    """A folder with a space is quoted, nothing is drawn, and it has an index of its own."""
-    photos = tmp_path / "my photos"
+    """A folder with spaces and quotes is one word, nothing is drawn, its index is its own."""
+    photos = tmp_path / "Bob's  photos"
     text = dry_run("demo", f"PHOTOS={photos}")
-    assert f"--data '{photos}'" in text
-    assert f"--photos '{photos}'" in text
+    words = shlex.split(next(line for line in text.splitlines() if "trainer/train.py" in line))
+    assert words[words.index("--data") + 1] == str(photos)
+    words = shlex.split(next(line for line in text.splitlines() if "index.build" in line))
+    assert words[words.index("--photos") + 1] == str(photos)
     assert "trainer.scenes" not in text
     assert "--out demo/drawn" not in text
 

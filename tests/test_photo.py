@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import random
 import zlib
 from pathlib import Path
@@ -87,6 +88,34 @@ def test_every_exif_orientation_comes_out_upright(orientation: int) -> None:
     assert np.array_equal(np.asarray(photo.image), upright)
     assert (photo.width, photo.height) == (9, 6)
     assert photo.exif_rotated == (2 <= orientation <= 8)
+
+
+def test_avif_of_a_general_brand_is_not_taken_for_heif() -> None:
+    """The major brand mif1 with avif among the compatible ones is AVIF."""
+    data = bytearray(encode(Image.new("RGB", (16, 16), (9, 200, 30)), "AVIF"))
+    assert data[4:12] == b"ftypavif"
+    size = int.from_bytes(data[:4])
+    assert b"avif" in [bytes(data[start : start + 4]) for start in range(16, size, 4)]
+    data[8:12] = b"mif1"
+    assert open_photo(bytes(data)).format == "AVIF"
+
+
+def test_deep_grey_of_every_kind_is_scaled() -> None:
+    """Floats and 32-bit integers are stretched to their own range, NaN is refused."""
+    ramp = np.linspace(-2, 3, 12).reshape(3, 4)
+    for values in (ramp.astype(np.float32), (ramp * 1e6).astype(np.int32)):
+        pixels = np.asarray(open_photo(encode(Image.fromarray(values), "TIFF")).image)
+        assert (pixels.min(), pixels.max()) == (0, 255)
+    ramp[0, 0] = np.nan
+    broken = encode(Image.fromarray(ramp.astype(np.float32)), "TIFF")
+    assert code_of(broken) == "image_undecodable"
+
+
+def test_a_pipe_and_an_impossible_name_are_refused_at_once(tmp_path: Path) -> None:
+    """A FIFO is not waited for, a NUL in a name is no crash."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert code_of(tmp_path / "pipe.jpg") == "photo_unreadable"
+    assert code_of(Path("a\0b.jpg")) == "photo_unreadable"
 
 
 def test_an_animation_gives_its_first_frame() -> None:

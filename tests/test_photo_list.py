@@ -39,6 +39,10 @@ def test_rows_have_a_path_and_attributes(tmp_path: Path, name: str, text: str) -
         ("a.jsonl", b'{"path": "\\ud800"}', "not UTF-8"),
         ("a.jsonl", b'{"path": "x"}\n[]', "row 2: not a JSON object"),
         ("a.jsonl", b"path", "row 1: not JSON"),
+        ("a.csv", b"path,b\nx.jpg,1,2\n", "row 1: more columns"),
+        ("a.jsonl", b'{"path": "a\\u0000b"}', "row 1: no `path`"),
+        ("a.jsonl", b'{"path": "x", "title": "\\ud800"}', "row 1: not JSON as all read it"),
+        ("a.jsonl", b'{"path": "x", "n": NaN}', "row 1: not JSON as all read it"),
     ],
 )
 def test_a_wrong_row_is_named(tmp_path: Path, name: str, data: bytes, message: str) -> None:

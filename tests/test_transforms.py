@@ -18,6 +18,10 @@ from multigrain.transforms import Preprocessing
         ("whole", 224, (500, 510), (224, 224)),
         ("whole", 224, (4000, 1), (192, 256)),
         ("whole", 225, (640, 480), (193, 257)),
+        ("whole", 96, (640, 480), (96, 128)),
+        ("whole", 96, (480, 640), (128, 96)),
+        ("whole", 128, (640, 480), (96, 128)),
+        ("whole", 32, (640, 480), (32, 32)),
     ],
 )
 def test_a_photo_gets_the_shape_of_its_aspect(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multigrain.views import VIEW_KINDS, ViewError, edited_view, edited_views
+from multigrain.views import VIEW_KINDS, ViewError, edited_view
 
 
 @pytest.mark.parametrize("kind", VIEW_KINDS)
@@ -26,13 +26,6 @@ def test_a_view_is_fixed_by_its_seed_and_differs_from_the_photo(
 def test_odd_sizes_can_be_edited(kind: str, size: tuple[int, int]) -> None:
     """One-pixel sides stay at least one pixel."""
     assert min(edited_view(Image.new("RGB", size), kind=kind, seed=0).size) >= 1
-
-
-def test_several_views_cycle_through_the_kinds(draw: Callable[[int], Image.Image]) -> None:
-    """Ten views are ten pictures, the photo itself is not among them."""
-    views = edited_views(draw(1), num_views=10, seed=7)
-    assert len({view.tobytes() for view in views}) == 10
-    assert draw(1).tobytes() not in {view.tobytes() for view in views}
 
 
 def test_an_unknown_kind_is_named() -> None:
