@@ -60,8 +60,13 @@ def help_of(target: str) -> str:
     ).stdout
 
 
+def compose_file() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())
+    return document
+
+
 def compose_services() -> dict[str, Any]:
-    services: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())["services"]
+    services: dict[str, Any] = compose_file()["services"]
     return services
 
 
@@ -119,6 +124,21 @@ def test_compose_publishes_on_loopback_and_mounts_read_only() -> None:
     assert all(port.startswith("127.0.0.1:") for port in services["service"]["ports"])
     assert all(volume.endswith(":ro") for volume in services["service"]["volumes"])
     assert all(service["read_only"] for service in services.values())
+
+
+def test_compose_writes_only_to_volumes_of_the_images_user() -> None:
+    """Docker makes a missing folder of the host root's; a named volume takes its owner from here.
+
+    The image has the folder, given to its user before it stops being root.
+    """
+    mounts = [volume for entry in compose_services().values() for volume in entry["volumes"]]
+    writable = [mount.split(":") for mount in mounts if not mount.endswith(":ro")]
+    assert {name for name, _ in writable} == set(compose_file()["volumes"]) == {"indexes", "runs"}
+    base = read_stages()["base"][1]
+    before_user = base[: [i.name for i in base].index("USER")]
+    (made,) = [i.value for i in before_user if i.name == "RUN" and "install --directory" in i.value]
+    assert f"--owner={last('base', 'USER')}" in made
+    assert all(folder in made.split() for _, folder in writable)
 
 
 def test_compose_trains_only_when_asked() -> None:

@@ -1,6 +1,7 @@
 """Thumbnails, health and the page's files over a real socket."""
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from service_running import Service
 pytest_plugins = ["service_fixtures"]
 
 NUM_PHOTOS = 12
+DOCUMENT = Path(__file__).parents[1] / "docs" / "service.md"
 
 
 @pytest.fixture
@@ -125,6 +127,15 @@ def test_page_allows_no_foreign_and_no_inline_code(service: Service) -> None:
     assert "http" not in response.text
     for name, kind in (("page.js", "javascript"), ("page.css", "css"), ("icon.svg", "svg")):
         assert kind in service.client.get(f"/page/{name}").headers["Content-Type"]
+
+
+def test_every_documented_path_is_served(service: Service) -> None:
+    """What docs/service.md lists as GET answers 200."""
+    rows = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `GET ")]
+    paths = [path for row in rows for path in re.findall(r"`(?:GET )?(/[^`]*)`", row)]
+    assert "/openapi.json" in paths
+    statuses = {path: service.client.get(path.format(id=0)).status_code for path in paths}
+    assert set(statuses.values()) == {200}, statuses
 
 
 def test_interface_description_names_the_routes(service: Service) -> None:
