@@ -11,9 +11,9 @@ import pytest
 from index_fixtures import DIM, StubEmbedder, build, write_photos
 
 from index.errors import IndexFolderError
+from index.layout import Layout
 from index.manifest import current_manifest
 from index.searcher import Searcher
-from index.store import Layout
 
 
 @pytest.fixture

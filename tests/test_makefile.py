@@ -71,4 +71,5 @@ def test_ci_runs_the_test_command_and_the_demo() -> None:
     """What CI runs is what the README says."""
     script = (ROOT / ".ci/run").read_text()
     assert "\nmake test\n" in script
-    assert "make demo DETACH=1" in script
+    assert "\ndemo\n" in script
+    assert "\ndemo PHOTOS=" in script
