@@ -12,6 +12,7 @@ from index.encode import encode_missing, row_ranges
 from index.factory import factory_string
 from index.faiss_module import load_faiss
 from index.faiss_train import num_lists
+from index.layout import Layout
 from index.lock import builder_lock
 from index.manifest import Manifest, ModelPart, current_manifest, read_current
 from index.prepare import open_journal, take_checkpoint
@@ -21,7 +22,6 @@ from index.retire import retire
 from index.rows import StoredRows
 from index.sources import Source, open_source, scan
 from index.steps import Steps, no_steps
-from index.store import Layout
 from index.train import Codebook, choose_codebook, num_cores
 from multigrain.progress import Progress
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from index.catalog_journal import Journal, NewContent, Outcome
 from index.known import KnownContents
+from index.layout import Layout
 from index.reading import PhotoEmbedder, ReadPhoto, read_photo
 from index.staging import StagingWriter, recover
 from index.steps import Steps
-from index.store import Layout
 from multigrain.ahead import in_order
 from multigrain.errors import MultiGrainError
 

@@ -9,12 +9,12 @@ from index.catalog_generations import ShardRecord
 from index.catalog_journal import Journal
 from index.errors import IndexFolderError
 from index.faiss_lists import encode_rows
+from index.layout import Layout
 from index.manifest import canonical_json
 from index.rows import RowRange
 from index.steps import Steps
 from index.store import (
     EMBEDDING_DTYPE,
-    Layout,
     ShardDocument,
     file_record,
     install_folder,

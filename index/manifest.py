@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from index.errors import IndexFolderError
+from index.layout import Layout
 from index.steps import Steps
-from index.store import EMBEDDING_DTYPE, Layout, write_whole
+from index.store import EMBEDDING_DTYPE, write_whole
 
 FORMAT = 1
 

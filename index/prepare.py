@@ -7,9 +7,10 @@ from pathlib import Path
 
 from index.catalog_journal import Journal
 from index.errors import OtherCheckpointError
+from index.layout import Layout
 from index.manifest import current_manifest, read_current
 from index.steps import Steps
-from index.store import Layout, remove_temporaries
+from index.store import remove_temporaries
 from multigrain.files import write_via_temporary
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from index.canaries import choose_canaries
 from index.catalog_journal import Journal
+from index.layout import Layout
 from index.manifest import (
     CountsPart,
     FilePart,
@@ -19,7 +20,7 @@ from index.manifest import (
 )
 from index.ranker import Ranker
 from index.steps import Steps
-from index.store import Layout, pack_live, unpack_live, write_whole
+from index.store import pack_live, unpack_live, write_whole
 from index.train import Codebook
 from multigrain.files import sha256_of, write_via_temporary
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from index.errors import IndexFolderError
 from index.factory import start_nprobe, start_rerank
 from index.faiss_lists import Candidates, CoarseQuantizer, ShardLists, merge_candidates
+from index.layout import Layout
 from index.manifest import ShardPart
 from index.rows import RowRange, StoredRows
-from index.store import Layout
 
 
 class Ranked(NamedTuple):

@@ -3,10 +3,10 @@
 import shutil
 from pathlib import Path
 
+from index.layout import Layout
 from index.lock import is_read_by_someone
 from index.manifest import Manifest, generations, parse_manifest
 from index.steps import Steps
-from index.store import Layout
 
 
 def retire(layout: Layout, live: Manifest, *, steps: Steps) -> None:

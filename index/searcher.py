@@ -13,11 +13,12 @@ from index.catalog_reader import CatalogReader
 from index.encode import read_shard
 from index.errors import IndexFolderError
 from index.faiss_module import load_faiss
+from index.layout import Layout
 from index.lock import open_shared
 from index.manifest import Manifest, Pointer, checked_manifest, generations, read_current
 from index.ranker import Ranker
 from index.reading import PhotoEmbedder
-from index.store import Layout, require_size, unpack_live
+from index.store import require_size, unpack_live
 from multigrain.files import sha256_of
 
 _logger = logging.getLogger(__name__)

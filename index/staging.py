@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexFolderError
+from index.layout import Layout
 from index.steps import Steps
-from index.store import EMBEDDING_DTYPE, Layout
+from index.store import EMBEDDING_DTYPE
 from multigrain.files import fsync_folder
 
 

@@ -1,4 +1,4 @@
-"""The index folder's file names, and its raw files: staged rows, shards, live bitmap.
+"""The index folder's raw files: staged rows, shards, live bitmap.
 
 Letters: D embedding, n rows.
 """
@@ -9,13 +9,13 @@ import zlib
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from index.errors import IndexFolderError
+from index.layout import Layout
 from index.steps import Steps, no_steps
 from multigrain.files import fsync_folder, write_via_temporary
 
@@ -24,121 +24,6 @@ _CRC_BLOCK_BYTES = 64 * 2**20
 _READ_BYTES = 2**22
 
 Rows16 = NDArray[np.float16]
-
-
-class Layout(NamedTuple):
-    """Every path below an index folder."""
-
-    root: Path
-
-    @property
-    def current(self) -> Path:
-        """One line: the live manifest's file name and its sha256."""
-        return self.root / "CURRENT"
-
-    @property
-    def manifests(self) -> Path:
-        """Immutable manifests, one a generation."""
-        return self.root / "manifests"
-
-    @property
-    def models(self) -> Path:
-        """Checkpoints copied in, named by fingerprint."""
-        return self.root / "models"
-
-    @property
-    def codebooks(self) -> Path:
-        """Trained, empty faiss indexes."""
-        return self.root / "codebooks"
-
-    @property
-    def shards(self) -> Path:
-        """Immutable shards, named by the hash of their SHARD.json."""
-        return self.root / "shards"
-
-    @property
-    def tombstones(self) -> Path:
-        """Live bitmaps, one a generation."""
-        return self.root / "tombstones"
-
-    @property
-    def catalogs(self) -> Path:
-        """Immutable catalogs, one a generation."""
-        return self.root / "catalogs"
-
-    @property
-    def staging(self) -> Path:
-        """Unfinished shards."""
-        return self.root / "staging"
-
-    @property
-    def journal(self) -> Path:
-        """The builder's own database."""
-        return self.root / "build.sqlite"
-
-    @property
-    def quarantine(self) -> Path:
-        """Photos that failed, a JSON line each."""
-        return self.root / "quarantine.jsonl"
-
-    @property
-    def lock(self) -> Path:
-        """The builder's flock."""
-        return self.root / "LOCK"
-
-    def manifest(self, generation: str) -> Path:
-        """The manifest of a generation."""
-        return self.manifests / f"{generation}.json"
-
-    def catalog(self, generation: str) -> Path:
-        """The catalog of a generation."""
-        return self.catalogs / f"{generation}.sqlite"
-
-    def live_bitmap(self, generation: str) -> Path:
-        """The live bitmap of a generation."""
-        return self.tombstones / f"{generation}.bits"
-
-    def checkpoint(self, fingerprint: str) -> Path:
-        """The checkpoint with this fingerprint."""
-        return self.models / f"{fingerprint}.safetensors"
-
-    def trained(self, codebook: str) -> Path:
-        """The empty, trained faiss index of a codebook."""
-        return self.codebooks / codebook / "trained.faiss"
-
-    def train_report(self, codebook: str) -> Path:
-        """How a codebook was trained."""
-        return self.codebooks / codebook / "train.json"
-
-    def staged(self, name: str) -> Path:
-        """The rows of an unfinished shard."""
-        return self.staging / f"{name}.f16"
-
-    def embeddings(self, folder: str) -> Path:
-        """The rows of a shard."""
-        return self.shards / folder / "emb.f16"
-
-    def lists(self, folder: str) -> Path:
-        """The faiss lists of a shard."""
-        return self.shards / folder / "ivf.faiss"
-
-    def shard_document(self, folder: str) -> Path:
-        """The description of a shard."""
-        return self.shards / folder / "SHARD.json"
-
-    def create(self) -> None:
-        """Make the folder and its sub-folders where they are missing."""
-        for folder in (
-            self.root,
-            self.manifests,
-            self.models,
-            self.codebooks,
-            self.shards,
-            self.tombstones,
-            self.catalogs,
-            self.staging,
-        ):
-            folder.mkdir(parents=True, exist_ok=True)
 
 
 class FileRecord(BaseModel):

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.faiss_train import TRAIN_ROWS_PER_LIST, num_lists, train_codebook
+from index.layout import Layout
 from index.manifest import Manifest, canonical_json
 from index.rows import StoredRows
 from index.steps import Steps
-from index.store import Layout, install_folder
+from index.store import install_folder
 from multigrain.files import sha256_of
 
 _SEED = 20190214
