@@ -12,9 +12,12 @@ from service.batcher import Batcher
 from service.engine import Answer, Engine, Query
 from service.errors import ProblemError
 from service.settings import Settings
+from service.side_work import SideWork
 
 # A batch that runs this long will not come back.
 STUCK_AFTER_SECONDS = 30.0
+# A page of 100 hits, and more: thumbnails take milliseconds each.
+MAX_WAITING_THUMBNAILS = 128
 # One failure is a bad photo; this many alone in a row are a broken model.
 MAX_FAILED_IN_ROW = 3
 
@@ -32,10 +35,10 @@ class Ready(NamedTuple):
 
 
 class Runtime:
-    """Engine, batcher and thread pools of one service; all methods belong to the event loop.
+    """Engine, batcher and threads of one service; all methods belong to the event loop.
 
-    Three pools keep work apart: one thread owns the model and the index, `decode_threads` turn
-    photos to pixels, one makes thumbnails so that a page full of them delays no search.
+    Threads keep work apart: one owns the model and the index, `decode_threads` turn photos to
+    pixels, and thumbnails are made one by one so that a page full of them delays no search.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -46,7 +49,9 @@ class Runtime:
         num_decoders = min(settings.decode_threads, num_affordable)
         self.engine_thread = ThreadPoolExecutor(1, "engine")
         self.decoders = ThreadPoolExecutor(num_decoders, "decode")
-        self.thumbnailer = ThreadPoolExecutor(1, "thumbnail")
+        self.thumbnailer = SideWork(
+            max_waiting=MAX_WAITING_THUMBNAILS, timeout_seconds=settings.request_timeout_ms / 1000
+        )
         self.started_at = time.monotonic()
         self.draining = False
         self.opened: Ready | None = None
@@ -84,7 +89,7 @@ class Runtime:
         if self.opened is not None:
             await self.opened.batcher.close()
             self.opened.engine.close()
-        for pool in (self.engine_thread, self.decoders, self.thumbnailer):
+        for pool in (self.engine_thread, self.decoders):
             pool.shutdown(wait=False, cancel_futures=True)
 
     @property

@@ -1,8 +1,8 @@
 """GET /images/{id}/thumbnail: a small JPEG of an indexed photo, made on request."""
 
-import asyncio
 import hashlib
 import io
+from functools import partial
 from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -41,13 +41,9 @@ async def thumbnail(
     """A small copy of an indexed photo, by the id of a hit."""
     runtime: Runtime = request.state.runtime
     refuse_repeats(request.query_params.multi_items(), "query")
-    made = await asyncio.get_running_loop().run_in_executor(
-        runtime.thumbnailer,
-        make_thumbnail,
-        runtime.ready().engine,
-        image_id,
-        options.size,
-        request.headers.get("if-none-match", ""),
+    known_etags = request.headers.get("if-none-match", "")
+    made = await runtime.thumbnailer.run(
+        partial(make_thumbnail, runtime.ready().engine, image_id, options.size, known_etags)
     )
     headers = {"ETag": made.etag, "Cache-Control": "no-cache"}
     if made.jpeg is None:
