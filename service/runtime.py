@@ -14,8 +14,6 @@ from service.errors import ProblemError
 from service.settings import Settings
 from service.side_work import SideWork
 
-# A batch that runs this long will not come back.
-STUCK_AFTER_SECONDS = 30.0
 # A page of 100 hits, and more: thumbnails take milliseconds each.
 MAX_WAITING_THUMBNAILS = 128
 # One failure is a bad photo; this many alone in a row are a broken model.
@@ -44,7 +42,7 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.limits = PhotoLimits(max_bytes=settings.max_body_bytes, max_pixels=settings.max_pixels)
-        # Each thread holds at most one photo of max_pixels, which bounds the memory of all.
+        # A thread holds at most one photo of max_pixels, of 8 to 12 bytes a pixel.
         num_affordable = max(1, settings.max_inflight_pixels // settings.max_pixels)
         num_decoders = min(settings.decode_threads, num_affordable)
         self.engine_thread = ThreadPoolExecutor(1, "engine")
@@ -108,7 +106,7 @@ class Runtime:
             return True
         batcher = self.opened.batcher
         since = batcher.running_since
-        stuck = since is not None and time.monotonic() - since > STUCK_AFTER_SECONDS
+        stuck = since is not None and time.monotonic() - since > self.settings.stuck_after_s
         return batcher.alive and not stuck and batcher.num_failed_in_row < MAX_FAILED_IN_ROW
 
     def ready(self) -> Ready:

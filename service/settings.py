@@ -1,11 +1,11 @@
 """What can be set about the service, with defaults that fit a laptop."""
 
-import os
 from pathlib import Path
 
 from pydantic import Field
 
 from multigrain.config import Config
+from multigrain.cpus import num_cpus
 
 
 class Settings(Config):
@@ -27,19 +27,23 @@ class Settings(Config):
     )
     max_queue: int = Field(128, ge=1, description="requests on their way before others get 429")
     decode_threads: int = Field(
-        default_factory=lambda: len(os.sched_getaffinity(0)),
-        ge=1,
-        description="threads that decode photos",
+        default_factory=num_cpus, ge=1, description="threads that decode photos"
     )
     max_body_bytes: int = Field(10 * 2**20, ge=1, description="largest request body")
     max_pixels: int = Field(50_000_000, ge=1, description="largest photo, width x height")
     max_inflight_pixels: int = Field(
-        200_000_000, ge=1, description="pixels being decoded at once; bounds decode_threads"
+        200_000_000,
+        ge=1,
+        description="pixels being decoded at once, which bounds decode_threads; a pixel takes 8 "
+        "to 12 bytes of memory, in a TIFF of 32 bits up to 25",
     )
     request_timeout_ms: int = Field(
         5000, ge=10, description="time from the complete body to the answer"
     )
     body_timeout_s: float = Field(15.0, gt=0, description="time a body may take to arrive")
+    stuck_after_s: float = Field(
+        30.0, gt=0, description="time in one forward pass after which the model counts as dead"
+    )
     drain_grace_s: float = Field(
         5.0, ge=0, description="time between SIGTERM and closing the port, for a balancer to notice"
     )

@@ -1,6 +1,7 @@
 """Everything a client can get wrong is a problem document, and the next request works."""
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -228,6 +229,28 @@ def test_health_is_503_while_the_model_keeps_failing(
     monkeypatch.undo()
     assert service.search(jpeg(0)).status_code == 200
     assert service.health().json()["status"] == "ok"
+
+
+def test_livez_is_503_while_a_forward_pass_hangs(index_root: Path, jpeg: Jpeg) -> None:
+    """Past stuck_after_s only a restart is expected to help; one that does end is well again."""
+    settings = Settings(index=index_root, port=0, stuck_after_s=0.2, request_timeout_ms=100)
+    with running(settings) as hanging:
+        may_go_on = threading.Event()
+        batcher = opened(hanging).batcher
+        answer = batcher._run_batch
+
+        def hang(queries: Any) -> Any:
+            may_go_on.wait(10)
+            return answer(queries)
+
+        batcher._run_batch = hang
+        check_problem(hanging.search(jpeg(0)), "deadline_exceeded")
+        wait_until(lambda: hanging.client.get("/livez").status_code == 503)
+        health = hanging.health()
+        assert (health.status_code, health.json()["status"]) == (503, "dead")
+        may_go_on.set()
+        wait_until(lambda: hanging.client.get("/livez").status_code == 200)
+        assert hanging.health().status_code == 200
 
 
 def test_overload_is_refused_with_a_time_to_come_back(index_root: Path, jpeg: Jpeg) -> None:

@@ -188,6 +188,19 @@ def test_smallest_settings_work(index_root: Path, jpeg: Callable[[int], bytes]) 
         assert service.search(jpeg(0)).status_code == 200
 
 
+def test_decoding_threads_default_where_no_affinity_is_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without os.sched_getaffinity, as on macOS, there is a default all the same."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert Settings(index=tmp_path).decode_threads >= 1
+
+
+def test_help_says_what_a_pixel_in_flight_costs() -> None:
+    """Who sizes a machine reads the bytes of the worst photo, not of the best."""
+    assert "8 to 12 bytes" in str(Settings.model_fields["max_inflight_pixels"].description)
+
+
 def test_decoding_threads_are_bounded_by_the_pixels_in_flight(index_root: Path) -> None:
     """As many threads as photos of the largest size fit into the pixel budget."""
     settings = Settings(index=index_root, port=0, decode_threads=64)
