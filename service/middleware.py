@@ -35,6 +35,8 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         request_id = request_id_of(Headers(scope=scope))
+        # Files are small and sent whole; Starlette would answer a bad Range in plain text.
+        scope["headers"] = [header for header in scope["headers"] if header[0] != b"range"]
         scope.setdefault("state", {})["request_id"] = request_id
         answering = False
 

@@ -129,6 +129,14 @@ def test_page_allows_no_foreign_and_no_inline_code(service: Service) -> None:
         assert kind in service.client.get(f"/page/{name}").headers["Content-Type"]
 
 
+@pytest.mark.parametrize("path", ["/", "/page/page.js"])
+@pytest.mark.parametrize("asked", ["bytes=0-3", "bytes=99999999-", "bytes=x", "rows=1-2"])
+def test_range_of_a_file_is_ignored(service: Service, path: str, asked: str) -> None:
+    """The page's files are small: whatever part is asked for, the whole is sent."""
+    part = service.client.get(path, headers={"Range": asked})
+    assert (part.status_code, part.content) == (200, service.client.get(path).content)
+
+
 def test_every_documented_path_is_served(service: Service) -> None:
     """What docs/service.md lists as GET answers 200."""
     rows = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `GET ")]
