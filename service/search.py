@@ -14,6 +14,7 @@ from service.batcher import DeadlineExceededError, Done
 from service.engine import Answer, QueryPhoto
 from service.engine import Query as EngineQuery
 from service.errors import ClientGoneError
+from service.plain_json import plain_json, plain_text
 from service.runtime import Ready, Runtime
 from service.schemas import Hit, SearchOptions, SearchResponse, TimingMs
 from service.upload import merge_options, read_upload, receive_body, refuse_repeats
@@ -165,9 +166,9 @@ def _hit(rank: int, neighbour: Neighbour) -> Hit:
         id=str(neighbour.id),
         # A cosine of two unit vectors may exceed 1 by a rounding error.
         score=min(1.0, max(-1.0, neighbour.score)),
-        uri=neighbour.uri,
+        uri=plain_text(neighbour.uri),
         thumbnail_url=f"/images/{neighbour.id}/thumbnail?size=256",
-        metadata=neighbour.metadata,
+        metadata={plain_text(key): plain_json(each) for key, each in neighbour.metadata.items()},
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from service_running import Service
 
+from index.searcher import Neighbour
 from service.engine import Query
 
 pytest_plugins = ["service_fixtures"]
@@ -88,6 +89,32 @@ def test_fewer_hits_than_asked_for_when_fewer_exist(service: Service, jpeg: Jpeg
     answer = service.search(jpeg(0), limit=100).json()
     assert (answer["count"], answer["has_more"]) == (NUM_PHOTOS, False)
     assert len({hit["id"] for hit in answer["results"]}) == NUM_PHOTOS
+
+
+def test_metadata_that_json_cannot_say_is_mended_not_a_500(
+    service: Service, jpeg: Jpeg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lone surrogates become U+FFFD, NaN and infinities null, however deep they stand."""
+    assert service.server.runtime.opened is not None
+    searcher = service.server.runtime.opened.engine.searcher
+    odd = {
+        "na\udc00me": ["\ud800", {"deep": float("nan")}],
+        "far": float("inf"),
+        "n": 1,
+        "ok": "ä😀",
+    }
+
+    def odd_neighbours(*_given: object) -> list[list[Neighbour]]:
+        return [[Neighbour(0, 1.0, "caf\udce9.jpg", odd)]]
+
+    monkeypatch.setattr(searcher, "search", odd_neighbours)
+    response = service.search(jpeg(0))
+    assert response.status_code == 200
+    hit = response.json()["results"][0]
+    assert hit["uri"] == "caf\ufffd.jpg"
+    assert hit["metadata"] == {
+        "na\ufffdme": ["\ufffd", {"deep": None}], "far": None, "n": 1, "ok": "ä😀",
+    }  # fmt: skip
 
 
 def test_rotated_twin_finds_the_upright_photo(
