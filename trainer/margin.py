@@ -113,9 +113,12 @@ def _loss_of(distances: Tensor, pairs: Pairs, beta: Tensor, *, alpha: float) -> 
     divisor = sum_over_processes(num_active).clamp_min(1) / num_processes()
     num_positive, num_negative = pairs.positive.sum(), pairs.negative.sum()
     with torch.no_grad():
-        return_values = (
-            num_active / (num_positive + num_negative).clamp_min(1),
-            (distances * pairs.positive).sum() / num_positive.clamp_min(1),
-            (distances * pairs.negative).sum() / num_negative.clamp_min(1),
-        )
-    return MarginLoss((too_far.sum() + too_near.sum()) / divisor, *return_values)
+        active_share = num_active / (num_positive + num_negative).clamp_min(1)
+        mean_positive_distance = (distances * pairs.positive).sum() / num_positive.clamp_min(1)
+        mean_negative_distance = (distances * pairs.negative).sum() / num_negative.clamp_min(1)
+    return MarginLoss(
+        loss=(too_far.sum() + too_near.sum()) / divisor,
+        active_share=active_share,
+        mean_positive_distance=mean_positive_distance,
+        mean_negative_distance=mean_negative_distance,
+    )
