@@ -1,5 +1,7 @@
 """Two processes must train like one: the gradients of the same global batch are equal."""
 
+import os
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -8,11 +10,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import trainer.margin
+from multigrain.cpus import num_cpus
+from multigrain.engine import DeviceError
 from multigrain.model import MultiGrain
 from multigrain.pooling import GeM
 from trainer.gather import gather_rows, own_slice
 from trainer.negatives import Negatives
 from trainer.objective import MarginSettings, Objective
+from trainer.processes import alone, joined_processes
 
 NUM_VIEWS = 12
 Gradients = dict[str, Tensor]
@@ -122,3 +127,24 @@ def test_parts_of_unequal_length_are_gathered_without_padding(
     """One row of the first process and four of the second; slices cover everything once."""
     assert found[2].tolist() == [0, 0, 1, 2, 3]
     assert found[3] == [0, 1, 2]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_the_error_of_every_program() -> None:
+    """The trainer and the engine raise the same class."""
+    with pytest.raises(DeviceError, match="no CUDA device"):
+        alone("cuda")
+    assert alone("auto").device.type == "cpu"
+
+
+def test_cores_are_shared_out_where_affinity_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS; every process of this machine has at least one."""
+    monkeypatch.delattr(os, "sched_getaffinity")
+    before = torch.get_num_threads()
+    try:
+        with joined_processes({}, device="cpu", num_threads=None):
+            assert torch.get_num_threads() == num_cpus()
+        with joined_processes({"LOCAL_WORLD_SIZE": "999"}, device="cpu", num_threads=None):
+            assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

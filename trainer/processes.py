@@ -1,6 +1,5 @@
 """The processes of a run: started by torchrun, or one alone."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -9,13 +8,10 @@ from typing import NamedTuple, TypeVar
 import torch
 import torch.distributed as dist
 
-from multigrain.errors import MultiGrainError
+from multigrain.cpus import num_cpus
+from multigrain.engine import DeviceError, resolve_device
 
 T = TypeVar("T")
-
-
-class DeviceError(MultiGrainError):
-    """A device that is not there."""
 
 
 class Processes(NamedTuple):
@@ -68,8 +64,7 @@ def joined_processes(
     local_rank = int(environ.get("LOCAL_RANK", "0"))
     local_world = int(environ.get("LOCAL_WORLD_SIZE", "1"))
     chosen = _device(device, local_rank)
-    cores = len(os.sched_getaffinity(0))
-    torch.set_num_threads(num_threads or max(1, cores // local_world))
+    torch.set_num_threads(num_threads or max(1, num_cpus() // local_world))
     if "WORLD_SIZE" not in environ:
         yield Processes(0, 1, chosen, None)
         return
@@ -87,10 +82,8 @@ def joined_processes(
 
 
 def _device(name: str, local_rank: int) -> torch.device:
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+    if resolve_device(name) == "cpu":
         return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise DeviceError("--device cuda: torch sees no CUDA device; use --device cpu or auto")
     if local_rank >= torch.cuda.device_count():
         raise DeviceError(
             f"process {local_rank} has no GPU of its own, there are "
