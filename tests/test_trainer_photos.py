@@ -1,6 +1,7 @@
 """Which photos a folder gives, their classes, the split, and photos that cannot be read."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,40 @@ def test_content_decides_for_files_not_named_like_photos(tmp_path: Path) -> None
     (folder / "notes.txt").write_text("no photo")
     (folder / ".hidden.jpg").write_bytes(photo.read_bytes())
     assert find_photos(folder) == ["deep/no-suffix"]
+
+
+def test_what_is_no_regular_file_is_no_photo(tmp_path: Path) -> None:
+    """A pipe would be waited for until somebody writes into it."""
+    draw_photo(0, 0, 0, size=16, seed=0).save(tmp_path / "a.jpg")
+    for name in ("pipe.jpg", "pipe"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    assert find_photos(tmp_path) == ["a.jpg"]
+
+
+def test_a_folder_that_cannot_be_looked_into_is_an_error(tmp_path: Path) -> None:
+    """Its photos would be missing without a word; here the path is too long to be opened."""
+    draw_photo(0, 0, 0, size=16, seed=0).save(tmp_path / "a.jpg")
+    parent = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=parent)
+        child = os.open("d" * 250, os.O_RDONLY, dir_fd=parent)
+        os.close(parent)
+        parent = child
+    os.close(parent)
+    with pytest.raises(PhotoListError, match=r"ddd cannot be looked into \(File name too long\)"):
+        find_photos(tmp_path)
+
+
+def test_a_class_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    """At the start, because the checkpoint at the end cannot hold it; without classes it may."""
+    for name in ("cup", "caf\udce9"):
+        (tmp_path / name).mkdir()
+        draw_photo(0, 0, 0, size=16, seed=0).save(tmp_path / name / "a.jpg")
+    with pytest.raises(LabelsError, match=r"caf\\udce9' is not UTF-8: rename"):
+        read_photo_set(tmp_path, say=pytest.fail)
+    (tmp_path / "cup" / "a.jpg").unlink()
+    assert read_photo_set(tmp_path, say=lambda _: None).names == ("caf\udce9/a.jpg",)
 
 
 def test_a_loop_of_links_is_entered_once(tmp_path: Path) -> None:

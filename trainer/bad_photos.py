@@ -50,4 +50,6 @@ class BadPhotos:
                 f"{len(lines)} of {len(self._photos.names)} photos cannot be read, more than "
                 f"--max-bad-share allows ({self._most}); the first: {lines[0]}"
             )
-        return "".join(f"{line}\n" for line in lines)
+        text = "".join(f"{line}\n" for line in lines)
+        # A photo's name need not be UTF-8; the list is.
+        return text.encode(errors="backslashreplace").decode()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from multigrain.errors import MultiGrainError
+from multigrain.photo_list import is_utf8
 from trainer.photos import find_photos
 
 FEWEST_CLASSES = 2
@@ -45,6 +46,7 @@ def read_photo_set(folder: Path, *, say: Callable[[str], None]) -> PhotoSet:
 
     A folder with photos beside its sub-folders, or with a single sub-folder, has no classes;
     `say` is told so. A class is the first folder of a path, however deep the photo lies.
+    Raises LabelsError for a class whose name is not UTF-8: no checkpoint could hold it.
     """
     names = tuple(find_photos(folder))
     tops = [name.split("/", 1)[0] if "/" in name else None for name in names]
@@ -56,6 +58,11 @@ def read_photo_set(folder: Path, *, say: Callable[[str], None]) -> PhotoSet:
         say(f"{folder}: a single sub-folder is no classes")
     if num_loose or len(classes) < FEWEST_CLASSES:
         return PhotoSet(folder, names, (0,) * len(names), None)
+    unwritable = [name for name in classes if not is_utf8(name)]
+    if unwritable:
+        raise LabelsError(
+            f"{folder}: the name of the class folder {unwritable[0]!r} is not UTF-8: rename it"
+        )
     places = {name: place for place, name in enumerate(classes)}
     return PhotoSet(folder, names, tuple(places[top] for top in tops if top is not None), classes)
 

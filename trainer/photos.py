@@ -17,12 +17,19 @@ _NUM_MAGIC_BYTES = 12
 def find_photos(folder: Path) -> list[str]:
     """Return the photos below a folder, as sorted paths relative to it with forward slashes.
 
-    Hidden files and folders are left out, and so is what by name and by content is no photo.
-    Raises PhotoListError when nothing is left.
+    Hidden files and folders are left out, and so is what by name and by content is no photo,
+    or no regular file. Raises PhotoListError when nothing is left, and for a sub-folder that
+    cannot be looked into.
     """
     if not folder.is_dir():
         raise PhotoListError(f"no folder {folder}")
-    found = [path.relative_to(folder).as_posix() for path in _files_below(folder)]
+    try:
+        found = [path.relative_to(folder).as_posix() for path in _files_below(folder)]
+    except OSError as error:
+        raise PhotoListError(
+            f"{error.filename} cannot be looked into ({error.strerror}): make it readable, or "
+            f"move it out of {folder}"
+        ) from error
     if not found:
         raise PhotoListError(f"no photos below {folder}")
     return sorted(found)
@@ -43,7 +50,7 @@ def paths_of(source: Path) -> list[Path]:
 
 def _files_below(folder: Path) -> Iterator[Path]:
     entered = set[tuple[int, int]]()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
         stat = Path(parent).stat()
         if (stat.st_dev, stat.st_ino) in entered:
             folders.clear()  # reached before through a link: a loop would never end
@@ -52,8 +59,13 @@ def _files_below(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             path = Path(parent, name)
-            if not name.startswith(".") and _is_photo(path):
+            if not name.startswith(".") and path.is_file() and _is_photo(path):
                 yield path
+
+
+def _raise(error: OSError) -> None:
+    """Stop a walk that would pass over a folder in silence."""
+    raise error
 
 
 def _is_photo(path: Path) -> bool:
@@ -64,7 +76,7 @@ def _is_photo(path: Path) -> bool:
         with path.open("rb") as file:
             start = file.read(_NUM_MAGIC_BYTES)
     except OSError:
-        return False  # a socket or an unreadable file, and not named like a photo
+        return False  # unreadable, and not named like a photo
     webp = start.startswith(b"RIFF") and start[8:] == b"WEBP"
     avif = start[4:] in (b"ftypavif", b"ftypavis")
     return start.startswith(_PHOTO_STARTS) or webp or avif

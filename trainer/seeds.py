@@ -10,5 +10,6 @@ def seed_of(*parts: int | str) -> int:
     workers or another number of processes draws the very same numbers.
     """
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    # A photo's name need not be UTF-8.
+    digest = hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
