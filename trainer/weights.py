@@ -1,13 +1,11 @@
 """Initial weights of a trunk: none, torchvision's own, or a file; never half of them."""
 
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.error import URLError
 
 import torch
 import torchvision
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -45,7 +43,9 @@ def load_weights(backbone: Backbone, source: str, *, say: Callable[[str], None])
     else:
         path = Path(source)
         state = _read_file(path)
-        origin = {"weights": path.name, "weights_sha256": sha256_of(path)}
+        # A file's name need not be UTF-8; the checkpoint's document is.
+        name = path.name.encode(errors="backslashreplace").decode()
+        origin = {"weights": name, "weights_sha256": sha256_of(path)}
     report = backbone.load_torchvision_state(_trunk_of(state))
     dropped = [name for name in report.unexpected if name.startswith(_CLASSIFIERS)]
     unexpected = sorted(set(report.unexpected) - set(dropped))
@@ -67,7 +67,7 @@ def _download(name: str) -> tuple[Mapping[str, Tensor], dict[str, str]]:
     weights = torchvision.models.get_model_weights(name)["DEFAULT"]
     try:
         state = weights.get_state_dict(progress=False, check_hash=True)
-    except (URLError, OSError) as error:
+    except (URLError, OSError, RuntimeError) as error:  # RuntimeError: another hash
         raise WeightsError(
             f"torchvision's weights of {name} cannot be downloaded ({error}): "
             f"fetch {weights.url} elsewhere and give the file"
@@ -82,9 +82,15 @@ def _read_file(path: Path) -> Mapping[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise WeightsError(f"{path} is no file of weights: {error}") from error
-    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
+    except Exception as error:  # reading any other file as a pickle raises anything
+        reason = str(error).partition("\n")[0]
+        raise WeightsError(
+            f"{path} is no file of weights ({type(error).__name__}: {reason}): give a .pth or "
+            f".safetensors file"
+        ) from error
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
         raise WeightsError(f"{path}: not a state dict (names and tensors only)")
     return state
 
