@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -72,18 +74,40 @@ def test_what_is_no_regular_file_is_no_photo(tmp_path: Path) -> None:
     assert find_photos(tmp_path) == ["a.jpg"]
 
 
-def test_a_folder_that_cannot_be_looked_into_is_an_error(tmp_path: Path) -> None:
-    """Its photos would be missing without a word; here the path is too long to be opened."""
-    draw_photo(0, 0, 0, size=16, seed=0).save(tmp_path / "a.jpg")
-    parent = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(20):
-        os.mkdir("d" * 250, dir_fd=parent)
-        child = os.open("d" * 250, os.O_RDONLY, dir_fd=parent)
+@pytest.fixture
+def deepen(tmp_path: Path) -> Iterator[Callable[[str, int], None]]:
+    """Make folders in folders; they are removed by a program that bears any depth."""
+
+    def deepen(name: str, depth: int) -> None:
+        parent = os.open(tmp_path, os.O_RDONLY)
+        for _ in range(depth):
+            os.mkdir(name, dir_fd=parent)
+            child = os.open(name, os.O_RDONLY, dir_fd=parent)
+            os.close(parent)
+            parent = child
+        photo = os.open("a.jpg", os.O_CREAT | os.O_WRONLY, dir_fd=parent)
+        os.close(photo)
         os.close(parent)
-        parent = child
-    os.close(parent)
+
+    yield deepen
+    subprocess.run(["rm", "-rf", tmp_path], check=True)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_an_error(
+    tmp_path: Path, deepen: Callable[[str, int], None]
+) -> None:
+    """Its photos would be missing without a word; here the path is too long to be opened."""
+    deepen("d" * 250, 20)
     with pytest.raises(PhotoListError, match=r"ddd cannot be looked into \(File name too long\)"):
         find_photos(tmp_path)
+
+
+def test_folders_deeper_than_the_interpreter_s_stack_are_searched(
+    tmp_path: Path, deepen: Callable[[str, int], None]
+) -> None:
+    """The photo at the bottom is found."""
+    deepen("d", 1100)
+    assert find_photos(tmp_path) == ["d/" * 1100 + "a.jpg"]
 
 
 def test_a_class_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
@@ -102,6 +126,7 @@ def test_a_loop_of_links_is_entered_once(tmp_path: Path) -> None:
     draw_photo(0, 0, 0, size=16, seed=0).save(tmp_path / "a.jpg")
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "loop").symlink_to(tmp_path)
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
     assert find_photos(tmp_path) == ["a.jpg"]
 
 

@@ -49,23 +49,25 @@ def paths_of(source: Path) -> list[Path]:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    entered = set[tuple[int, int]]()
-    for parent, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
-        stat = Path(parent).stat()
+    entered, waiting = set[tuple[int, int]](), [folder]
+    while waiting:
+        parent = waiting.pop()
+        stat = parent.stat()
         if (stat.st_dev, stat.st_ino) in entered:
-            folders.clear()  # reached before through a link: a loop would never end
-            continue
+            continue  # reached before through a link: a loop would never end
         entered.add((stat.st_dev, stat.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            path = Path(parent, name)
-            if not name.startswith(".") and path.is_file() and _is_photo(path):
-                yield path
-
-
-def _raise(error: OSError) -> None:
-    """Stop a walk that would pass over a folder in silence."""
-    raise error
+        folders = []
+        with os.scandir(parent) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                # A link to itself is neither; asking the entry would raise.
+                thing = Path(entry.path) if entry.is_symlink() else entry
+                if entry.name.startswith("."):
+                    continue
+                if thing.is_dir():
+                    folders.append(Path(entry.path))
+                elif thing.is_file() and _is_photo(Path(entry.path)):
+                    yield Path(entry.path)
+        waiting += reversed(folders)
 
 
 def _is_photo(path: Path) -> bool:
