@@ -1,20 +1,25 @@
 """A checkpoint without training: weights that fit, weights that do not, and the whitening."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from torch import nn
 from trainer_fixtures import draw_flat
 
-from multigrain.backbone import BackboneError, build_backbone
+from multigrain.backbone import Backbone, BackboneError, build_backbone
 from multigrain.checkpoint import load_checkpoint
+from multigrain.config import ConfigError
 from multigrain.files import sha256_of
 from trainer.fit_whitening import FitError, safe_dim
 from trainer.negatives import Negatives
 from trainer.objective import MarginSettings, Objective, ObjectiveError
 from trainer.optimiser import build_optimiser, rate_at
+from trainer.out_file import OutFileError
 from trainer.pretrained import PretrainedConfig, make_pretrained
 from trainer.weights import WeightsError, load_weights
 from trainer.whiten import WhitenConfig, whiten
@@ -35,6 +40,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def small() -> Backbone:
+    return build_backbone(SMALL)
+
+
 def test_a_state_dict_becomes_a_whitened_checkpoint(
     photos: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -47,6 +57,7 @@ def test_a_state_dict_becomes_a_whitened_checkpoint(
             out=tmp_path / "x.safetensors",
             size=32,
             whiten=[photos, photos],
+            whiten_power=0.75,
         )
     )
     model, document, _ = load_checkpoint(out)
@@ -56,6 +67,7 @@ def test_a_state_dict_becomes_a_whitened_checkpoint(
     assert document.weights_licence == "BSD-3-Clause"
     assert document.embedding.whitening is not None
     assert document.embedding.whitening.photos == 24
+    assert document.embedding.whitening.power == 0.75
     assert document.embedding.dim == 6
     assert "classifier is dropped (2 tensors)" in capsys.readouterr().err
 
@@ -114,6 +126,8 @@ def test_weights_that_do_not_fit_are_an_error(weights: Path, tmp_path: Path) -> 
     torch.save([1, 2], listing)
     garbage = tmp_path / "garbage.pth"
     garbage.write_bytes(b"no weights")
+    numbered = tmp_path / "numbered.pth"
+    torch.save({1: torch.zeros(1)}, numbered)
 
     def fill(name: str, source: Path) -> None:
         load_weights(build_backbone(name), str(source), say=lambda _: None)
@@ -126,10 +140,98 @@ def test_weights_that_do_not_fit_are_an_error(weights: Path, tmp_path: Path) -> 
         fill("squeezenet1_0", weights)
     with pytest.raises(WeightsError, match="not a state dict"):
         fill(SMALL, listing)
+    with pytest.raises(WeightsError, match="not a state dict"):
+        fill(SMALL, numbered)
     with pytest.raises(WeightsError, match="no file of weights"):
         fill(SMALL, garbage)
     with pytest.raises(WeightsError, match="no weights file"):
         fill(SMALL, tmp_path / "nothing.pth")
+
+
+@given(
+    content=st.binary(max_size=40) | st.text(max_size=40).map(str.encode),
+    suffix=st.sampled_from([".pth", ".safetensors", ""]),
+)
+@example(content=b"hello, these are no weights\n", suffix=".txt")
+@example(content="é".encode("latin-1"), suffix=".pth")
+@example(content=b"\x80\x02X\x01\x00\x00\x00\xe9.", suffix=".pth")
+@example(content=b"", suffix=".pth")
+@example(content=b"PK\x03\x04", suffix=".pth")
+@settings(deadline=None, max_examples=30)
+def test_any_other_file_as_weights_is_one_clear_error(
+    small: Backbone, tmp_path_factory: pytest.TempPathFactory, content: bytes, suffix: str
+) -> None:
+    """Whatever reading it raises, the message names the file."""
+    path = tmp_path_factory.mktemp("other") / f"other{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=re.escape(str(path))):
+        load_weights(small, str(path), say=lambda _: None)
+
+
+def test_flags_that_no_checkpoint_could_hold_are_refused(tmp_path: Path) -> None:
+    """Sides beyond the preprocessing's, exponents that are no number, dimensions of nothing."""
+    plain = {"backbone": SMALL, "out": tmp_path / "x.safetensors"}
+    for wrong, reason in (
+        ({"size": 4096}, "--size"),
+        ({"p": "inf"}, "--p: .*finite"),
+        ({"whiten_power": 1.5}, "--whiten-power"),
+        ({"whiten_power": "nan"}, "--whiten-power"),
+        ({"whiten_dim": 4}, "give --whiten too"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            PretrainedConfig.from_values(plain | wrong)
+    with pytest.raises(ConfigError, match="--power"):
+        WhitenConfig.from_values({"checkpoint": "x", "photos": ["x"], "out": "y", "power": "nan"})
+
+
+def test_a_folder_as_out_is_refused_before_any_work(tmp_path: Path) -> None:
+    """Neither program embeds photos for a result that it cannot write."""
+    absent = tmp_path / "absent"
+    with pytest.raises(OutFileError, match="is a folder"):
+        make_pretrained(PretrainedConfig(backbone="none such", out=tmp_path))
+    with pytest.raises(OutFileError, match="is a folder"):
+        whiten(WhitenConfig(checkpoint=absent, photos=[absent], out=tmp_path))
+
+
+def test_the_power_decides_how_far_the_whitening_goes(
+    photos: Path, weights: Path, tmp_path: Path
+) -> None:
+    """Row lengths of the projection: all 1 at power 0, at 0.5 the roots of those at 1."""
+    plain = make_pretrained(
+        PretrainedConfig(
+            backbone=SMALL, weights=str(weights), out=tmp_path / "plain.safetensors", size=32
+        )
+    )
+    lengths = {}
+    for power in (0.0, 0.5, 1.0):
+        config = WhitenConfig(
+            checkpoint=plain, photos=[photos], out=tmp_path / "x", dim=4, power=power
+        )
+        model, document, _ = load_checkpoint(whiten(config))
+        assert document.embedding.whitening is not None
+        assert document.embedding.whitening.power == power
+        assert model.whiten is not None
+        lengths[power] = model.whiten.projection.norm(dim=1)
+    torch.testing.assert_close(lengths[0.0], torch.ones(4))
+    torch.testing.assert_close(lengths[0.5], lengths[1.0].sqrt())
+    assert WhitenConfig(checkpoint=plain, photos=[photos], out=plain).power == 0.5
+
+
+def test_dimensions_that_photos_do_not_bear_are_refused_before_embedding(
+    photos: Path, weights: Path, tmp_path: Path
+) -> None:
+    """More than the trunk's, or not fewer than the photos."""
+    for dim, reason in ((513, "the trunk has 512"), (12, "more than 12 photos, there are 12")):
+        config = PretrainedConfig(
+            backbone=SMALL,
+            weights=str(weights),
+            out=tmp_path / "x",
+            size=32,
+            whiten=[photos],
+            whiten_dim=dim,
+        )
+        with pytest.raises(FitError, match=reason):
+            make_pretrained(config)
 
 
 def test_few_photos_make_a_small_whitening_or_none(weights: Path, tmp_path: Path) -> None:

@@ -12,20 +12,26 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from trainer_fixtures import draw_flat, draw_small
 
 from multigrain.checkpoint import load_checkpoint
+from multigrain.config import ConfigError
+from multigrain.transforms import Preprocessing
 from trainer import assemble
 from trainer.assemble import AssembleError
+from trainer.finish import FinishError
+from trainer.fit_whitening import FitError
 from trainer.loading import Batch
 from trainer.loop import Loop
 from trainer.meter import DivergedError
 from trainer.processes import alone
-from trainer.resume import prepare_folder, resume
+from trainer.resume import open_folder, resume
 from trainer.runfolder import RunFolder, RunFolderError
-from trainer.settings import TrainConfig
+from trainer.settings import LARGEST_SIDE, SMALLEST_SIDE, TrainConfig
 from trainer.speech import say_nothing
 from trainer.train import run_among, train
+from trainer.whiten import WhitenConfig, whiten
 
 TRAIN = Path(__file__).parents[1] / "trainer" / "train.py"
 
@@ -60,7 +66,7 @@ def settings(data: Path, out: Path, **changes: Any) -> TrainConfig:
 def parts_of(config: TrainConfig) -> tuple[Loop, Iterator[Batch]]:
     """Put a run together as `train` does, ready to be stopped anywhere."""
     processes = alone()
-    run = prepare_folder(config, processes)
+    run = open_folder(config.out, resuming=config.resume == "auto")
     data = assemble.read_data(config, say=say_nothing)
     document, model = assemble.build_model(config, data, say=say_nothing)
     plan = assemble.build_plan(config, data, processes)
@@ -76,7 +82,7 @@ def parts_of(config: TrainConfig) -> tuple[Loop, Iterator[Batch]]:
         run=run,
         say=say_nothing,
     )
-    start = resume(loop, run, say=say_nothing)
+    start = resume(loop, run, settings=config.to_yaml(), say=say_nothing)
     return loop, iter(assemble.build_batches(config, data, plan, loop, start=start))
 
 
@@ -144,8 +150,27 @@ def test_a_run_is_not_overwritten_or_continued_with_other_settings(
     loop.run.save(1, loop.state(1), is_best=True)
     with pytest.raises(RunFolderError, match="--resume auto"):
         parts_of(settings(photos, tmp_path / "run"))
+    before = (tmp_path / "run" / "config.yaml").read_text()
     with pytest.raises(RunFolderError, match=r"learning_rate was 0\.01, is 0\.02"):
         parts_of(settings(photos, tmp_path / "run", learning_rate=0.02, resume="auto"))
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFolderError, match="no folder"):
+        parts_of(settings(photos, tmp_path / "file"))
+
+
+def test_a_refused_resume_says_how_to_begin_again(tmp_path: Path) -> None:
+    """Photos that changed are named by their number, and the folder to remove by its path."""
+    flat, out = draw_flat(tmp_path / "flat", num_photos=9), tmp_path / "run"
+    loop, _ = parts_of(settings(flat, out, val_fraction=0.0))
+    loop.run.save(1, loop.state(1), is_best=True)
+    (flat / "photo-000.jpg").unlink()
+    with pytest.raises(RunFolderError) as refused:
+        parts_of(settings(flat, out, val_fraction=0.0, resume="auto"))
+    message = str(refused.value)
+    assert "photos was '9 photos, " in message
+    assert "is '8 photos, " in message
+    assert message.endswith(f"give another --out, or remove {out} to begin again")
 
 
 def test_a_flat_folder_trains_on_instances_alone(tmp_path: Path) -> None:
@@ -194,6 +219,9 @@ def test_the_last_two_states_and_the_best_are_kept(tmp_path: Path) -> None:
     assert newest is not None
     assert run.load(newest) == {"step": 4}
     (newest / "state.pt").write_bytes(b"torn")
+    with pytest.raises(RunFolderError, match="damaged"):
+        run.load(newest)
+    (newest / "state.pt").unlink()
     with pytest.raises(RunFolderError, match="damaged"):
         run.load(newest)
     (newest / "COMPLETE.json").unlink()
@@ -279,3 +307,92 @@ def test_run_among_reports_success(photos: Path, tmp_path: Path, capsys: Any) ->
     path = capsys.readouterr().out.strip()
     assert path == str(tmp_path / "run" / "model.safetensors")
     assert load_checkpoint(Path(path)).document.embedding.whitening is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"whiten_dim": 600}, "the trunk has 512, choose at most that"),
+        ({"whiten_dim": 9}, "needs more than 9 photos, there are 9"),
+        ({"whiten_dim": 8, "whiten_photos": 8}, "needs more than 8 photos, there are 8"),
+        ({"whiten_dim": None, "whiten_photos": 7}, "7 readable photos are too few"),
+    ],
+)
+def test_a_whitening_that_cannot_succeed_is_refused_before_the_first_step(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    """More dimensions than the trunk or the photos give; nothing is written."""
+    flat = draw_flat(tmp_path / "flat", num_photos=9)
+    config = settings(flat, tmp_path / "run", backbone="squeezenet1_1", val_fraction=0.0, **changes)
+    with pytest.raises(FitError, match=reason):
+        train(config, alone())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_survives_a_failed_whitening(tmp_path: Path) -> None:
+    """The model is kept without one, `trainer.whiten` and the same run with another --dim end it.
+
+    Two of nine photos cannot be read, which shows only when they are.
+    """
+    flat, out = draw_flat(tmp_path / "flat", num_photos=9), tmp_path / "run"
+    for number in (3, 6):
+        (flat / f"photo-{number:03d}.jpg").write_bytes(b"no photo")
+    changes: dict[str, Any] = {"steps": 1, "val_fraction": 0.0, "max_bad_share": 1.0}
+    with pytest.raises(FinishError, match="7 readable photos") as failed:
+        train(settings(flat, out, whiten_dim=None, **changes), alone())
+    kept = out / "unwhitened.safetensors"
+    assert f"trainer.whiten --checkpoint {kept} --photos {flat} --out {out}" in str(failed.value)
+    assert not (out / "model.safetensors").exists()
+    assert load_checkpoint(kept).document.embedding.whitening is None
+    others = draw_flat(tmp_path / "others", num_photos=12)
+    by_hand = whiten(WhitenConfig(checkpoint=kept, photos=[others], out=out / "by-hand"))
+    assert load_checkpoint(by_hand).document.embedding.dim == 3
+    (flat / "photo-003.jpg").write_bytes((flat / "photo-000.jpg").read_bytes())
+    again = settings(flat, out, whiten_dim=4, whiten_power=0.25, resume="auto", **changes)
+    path = train(again, alone())
+    assert path == out / "model.safetensors"
+    whitening = load_checkpoint(path).document.embedding.whitening
+    assert whitening is not None
+    assert (whitening.out, whitening.power, whitening.photos) == (4, 0.25, 8)
+    assert not kept.exists()
+
+
+def test_photos_whose_names_are_not_utf8_are_trained_validated_and_listed(tmp_path: Path) -> None:
+    """An unreadable one is written to bad_images.txt with its odd byte spelled out."""
+    flat = draw_flat(tmp_path / "flat", num_photos=9)
+    for number, path in enumerate(sorted(flat.iterdir())):
+        path.rename(flat / f"caf\udce9-{number}.jpg")
+    (flat / "caf\udce9.jpg").write_bytes(b"no photo")
+    changes: dict[str, Any] = {"steps": 5, "val": flat, "max_bad_share": 1.0}
+    path = train(settings(flat, tmp_path / "run", **changes), alone())
+    assert path is not None
+    assert "copy_recall_at_1" in load_checkpoint(path).document.metrics
+    text = (tmp_path / "run" / "bad_images.txt").read_text(encoding="utf-8")
+    assert text.startswith("caf\\udce9.jpg\timage_undecodable")
+    again = settings(flat, tmp_path / "run", resume="auto", **changes)
+    assert train(again, alone()) == path
+
+
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_a_setting_that_is_no_number_is_refused(tmp_path: Path, value: str) -> None:
+    """Every setting that takes a number with a point."""
+    fields = TrainConfig.model_fields.items()
+    floats = [name for name, field in fields if field.annotation in (float, float | None)]
+    assert "learning_rate" in floats
+    for name in floats:
+        with pytest.raises(ConfigError, match=r"finite number|less than"):
+            TrainConfig.from_values(
+                {"data": tmp_path, "out": tmp_path, name.removesuffix("_"): value}
+            )
+
+
+def test_the_side_of_the_input_is_one_that_every_stage_takes(tmp_path: Path) -> None:
+    """The flags' bounds are those of the preprocessing that a checkpoint records."""
+    for side in (SMALLEST_SIDE, LARGEST_SIDE):
+        assert Preprocessing(size=side).size == side
+    for side in (SMALLEST_SIDE - 1, LARGEST_SIDE + 1):
+        with pytest.raises(ValidationError):
+            Preprocessing(size=side)
+        for name in ("size", "test_size"):
+            with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')}: "):
+                TrainConfig.from_values({"data": tmp_path, "out": tmp_path, name: side})

@@ -30,12 +30,31 @@ def safe_dim(feature_dim: int, num_photos: int) -> int:
     return max(1, min(feature_dim, num_photos // PHOTOS_PER_DIMENSION))
 
 
+def check_bearable(*, dim: int | None, feature_dim: int, num_photos: int) -> None:
+    """Raise FitError for a whitening that a trunk, or so many photos, cannot give."""
+    if num_photos < FEWEST_PHOTOS:
+        raise FitError(
+            f"{num_photos} readable photos are too few to fit a whitening on: give at least "
+            f"{FEWEST_PHOTOS}"
+        )
+    if dim is not None and dim > feature_dim:
+        raise FitError(
+            f"whitening to {dim} dimensions: the trunk has {feature_dim}, choose at most that"
+        )
+    if dim is not None and dim >= num_photos:
+        raise FitError(
+            f"whitening to {dim} dimensions needs more than {dim} photos, there are "
+            f"{num_photos}: give more photos or fewer dimensions"
+        )
+
+
 def whiten_on(
     model: MultiGrain,
     document: Document,
     paths: Sequence[Path],
     *,
     dim: int | None,
+    power: float,
     processes: Processes,
     say: Callable[[str], None],
 ) -> Document:
@@ -43,22 +62,22 @@ def whiten_on(
 
     Each process embeds a part of the photos; unreadable ones are skipped and said. All
     processes end with the same whitening; an earlier one is replaced. Raises FitError when
-    fewer than 8 photos can be read, WhiteningError for a `dim` they do not bear.
+    fewer than 8 photos, or not more than `dim`, can be read, and for a `dim` above the
+    trunk's; WhiteningError when all embeddings are equal.
     """
+    feature_dim = document.backbone.feature_dim
+    check_bearable(dim=dim, feature_dim=feature_dim, num_photos=len(paths))
     model.whiten = None
     moments = _moments_of(model.eval(), document, paths, processes=processes, say=say)
-    if moments.count < FEWEST_PHOTOS:
-        raise FitError(
-            f"{moments.count} readable photos are too few to fit a whitening on: "
-            f"give at least {FEWEST_PHOTOS}"
-        )
-    feature_dim = document.backbone.feature_dim
+    check_bearable(dim=dim, feature_dim=feature_dim, num_photos=moments.count)
     kept = dim or safe_dim(feature_dim, moments.count)
-    model.whiten = fit_whitening(moments, dim=kept, floor=FLOOR).to(model.pixel_mean.device)
+    whiten = fit_whitening(moments, dim=kept, power=power, floor=FLOOR)
+    model.whiten = whiten.to(model.pixel_mean.device)
     say(f"whitening: {feature_dim} -> {kept} dimensions, fitted on {moments.count} photos")
     whitening = WhiteningSpec(
         in_=feature_dim,
         out=kept,
+        power=power,
         floor=FLOOR,
         photos=moments.count,
         size=document.preprocessing.size,
@@ -93,8 +112,10 @@ def _moments_of(
             progress.update(moments.count, "whitening")
     if progress is not None:
         progress.close()
-    for number, reason in skipped:
-        say(f"skipped {own[number]}: {reason}")
+    # Only the first process speaks, so it must know of all.
+    for lines in processes.gather([f"{own[number]}: {reason}" for number, reason in skipped]):
+        for line in lines:
+            say(f"skipped {line}")
     total = Moments(document.backbone.feature_dim)
     for state in processes.gather(moments.state()):
         total.merge(Moments.from_state(state))

@@ -3,12 +3,14 @@
 import os
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from multigrain.config import Config, load_config, run_main
+from trainer.out_file import check_out_file
 from trainer.photos import paths_of
+from trainer.settings import LARGEST_SIDE, SMALLEST_SIDE, WHITEN_POWER
 from trainer.speech import say
 
 PROG = "python -m trainer.pretrained"
@@ -16,6 +18,8 @@ PROG = "python -m trainer.pretrained"
 
 class PretrainedConfig(Config):
     """Flags of the checkpoint without training."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     backbone: str = Field(description="trunk, by torchvision's name")
     weights: str = Field(
@@ -25,7 +29,12 @@ class PretrainedConfig(Config):
     )
     weights_licence: str = Field(default="unknown", description="licence of the weights, recorded")
     out: Path = Field(description="checkpoint file to write")
-    size: int = Field(default=224, ge=32, description="side of the model's input, pixels")
+    size: int = Field(
+        default=224,
+        ge=SMALLEST_SIDE,
+        le=LARGEST_SIDE,
+        description="side of the model's input, pixels",
+    )
     rule: Literal["crop", "whole"] = Field(
         default="whole", description="central square, or the whole photo"
     )
@@ -38,9 +47,24 @@ class PretrainedConfig(Config):
     whiten_dim: int | None = Field(
         default=None, ge=1, description="dimensions to keep; unset: at most a quarter of the photos"
     )
+    whiten_power: float = Field(
+        default=WHITEN_POWER,
+        ge=0,
+        le=1,
+        description="1: full whitening, 0: centre and rotate only",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="where the photos are embedded for the whitening"
     )
+
+    @model_validator(mode="after")
+    def _dimensions_have_photos(self) -> Self:
+        if self.whiten_dim is not None and not self.whiten:
+            raise ValueError(
+                f"--whiten-dim {self.whiten_dim} needs photos to fit the whitening on: give "
+                f"--whiten too"
+            )
+        return self
 
 
 def make_pretrained(config: PretrainedConfig) -> Path:
@@ -54,6 +78,7 @@ def make_pretrained(config: PretrainedConfig) -> Path:
     from trainer.processes import alone
     from trainer.weights import load_weights
 
+    check_out_file(config.out)
     document = plain_document(
         backbone_name=config.backbone,
         feature_dim=build_backbone(config.backbone).num_channels,
@@ -69,7 +94,13 @@ def make_pretrained(config: PretrainedConfig) -> Path:
         model.to(processes.device)
         paths = [path for source in config.whiten for path in paths_of(source)]
         document = whiten_on(
-            model, document, paths, dim=config.whiten_dim, processes=processes, say=say
+            model,
+            document,
+            paths,
+            dim=config.whiten_dim,
+            power=config.whiten_power,
+            processes=processes,
+            say=say,
         )
     save_checkpoint(config.out, model, document)
     return config.out

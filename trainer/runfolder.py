@@ -1,6 +1,7 @@
 """The folder of a run: settings, metrics, unreadable photos, and the states to go on from.
 
 config.yaml  metrics.jsonl  bad_images.txt  model.safetensors
+unwhitened.safetensors, only if the whitening failed
 checkpoints/step-000012000/{state.pt, COMPLETE.json}  checkpoints/{last, best}
 """
 
@@ -31,6 +32,7 @@ class RunFolder:
         self.root = root
         self.states = root / "checkpoints"
         self.model = root / "model.safetensors"
+        self.unwhitened = root / "unwhitened.safetensors"
 
     def newest(self) -> Path | None:
         """Return the folder of the newest complete state, None when there is none."""
@@ -58,7 +60,8 @@ class RunFolder:
     def load(self, folder: Path) -> dict[str, Any]:
         """Return a state; raises RunFolderError when its bytes are not those written."""
         facts = json.loads((folder / "COMPLETE.json").read_text())
-        if sha256_of(folder / "state.pt") != facts["sha256"]:
+        file = folder / "state.pt"
+        if not file.is_file() or sha256_of(file) != facts["sha256"]:
             raise RunFolderError(f"{folder}/state.pt is damaged: remove {folder} and start again")
         state: dict[str, Any] = torch.load(
             folder / "state.pt", map_location="cpu", weights_only=True

@@ -3,13 +3,20 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from multigrain.config import Config
+
+# What `multigrain.transforms.Preprocessing` takes; importing it would cost --help a second.
+SMALLEST_SIDE = 32
+LARGEST_SIDE = 2048
+WHITEN_POWER = 0.5  # full whitening, fitted on few photos, makes retrieval worse
 
 
 class TrainConfig(Config):
     """Train a MultiGrain embedding; the defaults are the paper's recipe with a cosine."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     data: Path = Field(description="photos; sub-folders are classes, a flat folder has none")
     out: Path = Field(description="folder of the run")
@@ -42,9 +49,17 @@ class TrainConfig(Config):
         default=128, ge=4, description="dimension in the distance weights' density"
     )
 
-    size: int = Field(default=224, ge=32, description="side of a training view, pixels")
+    size: int = Field(
+        default=224,
+        ge=SMALLEST_SIDE,
+        le=LARGEST_SIDE,
+        description="side of a training view, pixels",
+    )
     test_size: int | None = Field(
-        default=None, ge=32, description="side of the model's input in use; unset: --size"
+        default=None,
+        ge=SMALLEST_SIDE,
+        le=LARGEST_SIDE,
+        description="side of the model's input in use; unset: --size",
     )
     rule: Literal["crop", "whole"] = Field(
         default="whole", description="input in use: central square, or the whole photo"
@@ -71,6 +86,12 @@ class TrainConfig(Config):
     )
     whiten_photos: int = Field(
         default=20_000, ge=1, description="training photos to fit the whitening on, at most"
+    )
+    whiten_power: float = Field(
+        default=WHITEN_POWER,
+        ge=0,
+        le=1,
+        description="1: full whitening, 0: centre and rotate only",
     )
 
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where to train")
@@ -108,5 +129,6 @@ FREE_ON_RESUME = frozenset(
     (
         "data", "out", "val", "device", "num_workers", "num_threads", "log_every_steps",
         "checkpoint_every_minutes", "resume", "max_bad_share", "weights_licence",
+        "whiten_dim", "whiten_photos", "whiten_power",
     )
 )  # fmt: skip

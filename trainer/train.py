@@ -24,14 +24,22 @@ PROG = "trainer/train.py"
 def train(config: TrainConfig, processes: "Processes") -> Path | None:
     """Train, whiten and write the checkpoint; return its path, None when stopped by SIGTERM."""
     from trainer import assemble
-    from trainer.finish import write_model
-    from trainer.resume import prepare_folder, resume
+    from trainer.finish import plan_whitening, write_model
+    from trainer.resume import open_folder, resume
     from trainer.speech import say, say_nothing
 
     tell = say if processes.is_first else say_nothing
-    run = prepare_folder(config, processes)
+    run = open_folder(config.out, resuming=config.resume == "auto")
     data = assemble.read_data(config, say=tell)
     document, model = assemble.build_model(config, data, say=tell)
+    whitening = plan_whitening(
+        data.training,
+        feature_dim=document.backbone.feature_dim,
+        dim=config.whiten_dim,
+        most_photos=config.whiten_photos,
+        power=config.whiten_power,
+        say=tell,
+    )
     plan = assemble.build_plan(config, data, processes)
     objective, wrapped = assemble.build_objective(config, data, model, plan, processes)
     loop = assemble.build_loop(
@@ -45,20 +53,13 @@ def train(config: TrainConfig, processes: "Processes") -> Path | None:
         run=run,
         say=tell,
     )
-    start = resume(loop, run, say=tell)
+    start = resume(loop, run, settings=config.to_yaml(), say=tell)
     batches = assemble.build_batches(config, data, plan, loop, start=start)
     if not loop.train(batches, start=start):
         tell(f"stopped by SIGTERM and saved: go on with --resume auto --out {config.out}")
         return None
     return write_model(
-        loop,
-        document,
-        data.training,
-        num_views=config.num_views,
-        whiten_dim=config.whiten_dim,
-        whiten_photos=config.whiten_photos,
-        path=run.model,
-        say=tell,
+        loop, document, num_views=config.num_views, whitening=whitening, run=run, say=tell
     )
 
 

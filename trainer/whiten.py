@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from multigrain.config import Config, load_config, run_main
+from trainer.out_file import check_out_file
 from trainer.photos import paths_of
+from trainer.settings import WHITEN_POWER
 from trainer.speech import say
 
 PROG = "python -m trainer.whiten"
@@ -17,6 +19,8 @@ PROG = "python -m trainer.whiten"
 class WhitenConfig(Config):
     """Flags of the whitening."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     checkpoint: Path = Field(description="checkpoint file to whiten")
     photos: list[Path] = Field(
         description="folder of photos, or CSV/JSONL list with a `path` column; repeatable"
@@ -24,6 +28,12 @@ class WhitenConfig(Config):
     out: Path = Field(description="checkpoint file to write")
     dim: int | None = Field(
         default=None, ge=1, description="dimensions to keep; unset: at most a quarter of the photos"
+    )
+    power: float = Field(
+        default=WHITEN_POWER,
+        ge=0,
+        le=1,
+        description="1: full whitening, 0: centre and rotate only",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="where the photos are embedded"
@@ -36,12 +46,19 @@ def whiten(config: WhitenConfig) -> Path:
     from trainer.fit_whitening import whiten_on
     from trainer.processes import alone
 
+    check_out_file(config.out)
     checkpoint = load_checkpoint(config.checkpoint)
     processes = alone(config.device)
     checkpoint.model.to(processes.device)
     paths = [path for source in config.photos for path in paths_of(source)]
     document = whiten_on(
-        checkpoint.model, checkpoint.document, paths, dim=config.dim, processes=processes, say=say
+        checkpoint.model,
+        checkpoint.document,
+        paths,
+        dim=config.dim,
+        power=config.power,
+        processes=processes,
+        say=say,
     )
     save_checkpoint(config.out, checkpoint.model, document)
     return config.out
