@@ -109,11 +109,15 @@ class Batcher(Generic[P, R]):
         """How many requests are ready to run and wait for a batch."""
         return len(self._queue)
 
+    def check_room(self) -> None:
+        """Raise QueueFullError when no request can be admitted."""
+        if self.num_admitted >= self._max_queue:
+            raise QueueFullError(self._max_queue, self.retry_after_seconds())
+
     @contextmanager
     def admit(self) -> Iterator[None]:
         """Hold a place from before the body is read to the answer; raises QueueFullError."""
-        if self.num_admitted >= self._max_queue:
-            raise QueueFullError(self._max_queue, self.retry_after_seconds())
+        self.check_room()
         self.num_admitted += 1
         try:
             yield

@@ -135,7 +135,8 @@ def _from_validation(error: RequestValidationError, _request: Request) -> Proble
     return validation_problem(faults_of(error.errors()))
 
 
-def _from_full_queue(error: QueueFullError, _request: Request) -> ProblemError:
+def full_queue_problem(error: QueueFullError) -> ProblemError:
+    """One 429 that says when to come back."""
     headers = {"Retry-After": str(error.retry_after_seconds)}
     return ProblemError("queue_full", str(error), headers=headers)
 
@@ -150,7 +151,7 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any, Request], ProblemError]] 
     PhotoError: _from_photo,
     RequestValidationError: _from_validation,
     HTTPException: _from_http,
-    QueueFullError: _from_full_queue,
+    QueueFullError: lambda error, _request: full_queue_problem(error),
     DeadlineExceededError: lambda error, _: ProblemError("deadline_exceeded", str(error)),
     EngineDeadError: lambda error, _: ProblemError("engine_dead", str(error)),
     IndexFolderError: _from_index,

@@ -1,4 +1,4 @@
-"""Around every request: its id, the headers of its answer, and the last resort for a crash."""
+"""Around every request: its id, the headers of its answer, early refusal, and the last resort."""
 
 import logging
 import re
@@ -7,7 +7,9 @@ import secrets
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import INTERNAL, problem_response
+from service.batcher import QueueFullError
+from service.errors import INTERNAL, full_queue_problem, problem_response
+from service.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +20,17 @@ def request_id_of(headers: Headers) -> str:
     """Take the client's X-Request-ID when it is harmless, else make one."""
     given = headers.get("x-request-id", "")
     return given if _ACCEPTED_REQUEST_ID.fullmatch(given) else secrets.token_hex(13)
+
+
+def _refuse_when_full(scope: Scope) -> None:
+    """Refuse a search there is no room for before it is routed.
+
+    In a burst of hundreds each refusal delays those behind it, and routing is most of its cost.
+    """
+    runtime: Runtime | None = scope["state"].get("runtime")
+    is_search = scope["method"] == "POST" and scope["path"] == "/search"
+    if is_search and runtime is not None and runtime.status == "ok" and runtime.opened is not None:
+        runtime.opened.batcher.check_room()
 
 
 class RequestMiddleware:
@@ -50,7 +63,11 @@ class RequestMiddleware:
             await send(message)
 
         try:
+            _refuse_when_full(scope)
             await self.app(scope, receive, send_with_headers)
+        except QueueFullError as error:
+            response = problem_response(request_id, full_queue_problem(error))
+            await response(scope, receive, send_with_headers)
         except Exception:
             logger.exception("request %s failed", request_id)
             if answering:

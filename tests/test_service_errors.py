@@ -267,6 +267,18 @@ def test_overload_is_refused_with_a_time_to_come_back(index_root: Path, jpeg: Jp
         assert small.search(jpeg(0)).status_code == 200
 
 
+def test_search_without_room_is_refused_before_it_is_routed(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal costs no look at the parameters: an invalid one is a 429 too while it is full."""
+    monkeypatch.setattr(opened(service).batcher, "_max_queue", 0)
+    refused = service.client.post("/search?limit=0", content=b"")
+    check_problem(refused, "queue_full")
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert service.client.get("/images/0/thumbnail").status_code == 200
+    monkeypatch.undo()
+
+
 def test_slow_body_and_late_answer_are_given_up(index_root: Path, jpeg: Jpeg) -> None:
     """A body that stalls is a 408, an answer after the deadline a 504."""
     settings = Settings(index=index_root, port=0, body_timeout_s=0.1, request_timeout_ms=100)
