@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexFolderError
-from index.faiss_module import load_faiss
+from index.faiss_module import load_faiss, write_faiss
 
 _BLOCK_ROWS = 65_536
 _LEAST_EF_SEARCH = 64
@@ -48,7 +48,7 @@ def encode_rows(
         else:
             index.add(block)
     _require_rows(index, len(rows), target)
-    faiss.write_index(index, str(target))
+    write_faiss(index, target)
 
 
 class ShardLists:

@@ -3,6 +3,7 @@
 Letters: D embedding, n sampled rows.
 """
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexFolderError
-from index.faiss_module import load_faiss
+from index.faiss_module import load_faiss, write_faiss
 
+# faiss trains more kinds than it searches by preassigned lists and a bitmap of live rows (LSQ, RQ);
+# others need a transform of the query, or values that are no unit vector's (SQ8_direct).
+_SERVED = re.compile(
+    r"Flat|IVF[1-9][0-9]{0,7}(_HNSW[1-9][0-9]{0,3})?,"
+    r"(Flat|SQ(4|6|8|fp16|bf16)|PQ[0-9]{1,4}(x[0-9]{1,2})?(np|fs)?|RaBitQ)"
+)
 _ITERATIONS = 10
 _HNSW_EF_CONSTRUCTION = 200
 TRAIN_ROWS_PER_LIST = 64
@@ -51,7 +58,7 @@ def train_codebook(
             raise IndexFolderError(
                 f"{factory} cannot be trained on {len(sample)} rows: {error}"
             ) from error
-    faiss.write_index(index, str(path))
+    write_faiss(index, path)
     if ivf is None:
         return Training(0, 1.0)
     return Training(int(ivf.nlist), _imbalance(ivf, sample))
@@ -59,16 +66,17 @@ def train_codebook(
 
 def _create(factory: str, *, dim: int) -> Any:
     faiss = load_faiss()
+    if not _SERVED.fullmatch(factory):
+        raise IndexFolderError(
+            f"factory {factory!r} is not served: use Flat, or IVF<lists>[_HNSW<links>],<code> with "
+            "a code of Flat, SQ4, SQ6, SQ8, SQfp16, SQbf16, PQ<m>, PQ<m>np, PQ<m>x4fs or RaBitQ"
+        )
     try:
         index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         raise IndexFolderError(
             f"factory {factory!r}: faiss does not know it for {dim} dimensions"
         ) from error
-    if not isinstance(index, faiss.IndexIVF) and type(index) is not faiss.IndexFlat:
-        raise IndexFolderError(
-            f"factory {factory!r} is not served: use Flat, or an IVF without a pre-transform"
-        )
     return index
 
 
