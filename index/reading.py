@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.catalog_journal import PendingPhoto
+from index.photo_file import read_photo_file
 from multigrain.photo import DEFAULT_LIMITS, PhotoError
 
 if TYPE_CHECKING:
@@ -72,27 +73,14 @@ def read_photo(
     """Read, hash and decode a pending photo below its collection's folder; never raises."""
     digest, num_bytes = b"", 0
     try:
-        data = _read_bytes(bases[photo.collection_id] / photo.path)
+        path = bases[photo.collection_id] / photo.path
+        data = read_photo_file(path, max_bytes=DEFAULT_LIMITS.max_bytes)
         digest, num_bytes = sha256(data).digest(), len(data)
         known = content_id(digest) is not None
         prepared = None if known else read(data)
     except PhotoError as error:
         return ReadPhoto(photo, digest, num_bytes, None, _error_text(error.code, digest))
     return ReadPhoto(photo, digest, num_bytes, prepared, None)
-
-
-def _read_bytes(path: Path) -> bytes:
-    """One byte more than allowed is enough to know that a file is too large."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(DEFAULT_LIMITS.max_bytes + 1)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise PhotoError("photo_missing", f"{path}: vanished") from error
-    except OSError as error:
-        raise PhotoError("photo_unreadable", f"{path}: {error.strerror}") from error
-    if len(data) > DEFAULT_LIMITS.max_bytes:
-        raise PhotoError("payload_too_large", f"{path}: over {DEFAULT_LIMITS.max_bytes} bytes")
-    return data
 
 
 def _error_text(code: str, digest: bytes) -> str:

@@ -13,10 +13,15 @@ from typing import Any, NamedTuple
 
 from index.catalog_scan import FoundPhoto
 from index.errors import IndexFolderError
-from multigrain.photo_list import is_photo_list, read_photo_list
+from index.photo_file import NOT_A_FILE, PATH_INVALID
+from multigrain.photo_list import is_photo_list, is_utf8, read_photo_list
 
 # SQLite's integers are signed, inode numbers are not.
 _INT63 = 2**63 - 1
+
+
+# A name's sort key, and the name.
+_Name = tuple[bytes, str]
 
 
 class Source(NamedTuple):
@@ -39,9 +44,10 @@ class _Folder(NamedTuple):
 def open_source(path: Path) -> Source:
     """A folder or a CSV/JSONL list as a source; raises IndexFolderError for anything else."""
     absolute = os.path.abspath(path)  # noqa: PTH100 - links in the name stay as the user wrote them
-    if not _is_utf8(absolute):
+    if not is_utf8(absolute):
         raise IndexFolderError(f"--photos {absolute!r}: the name is not UTF-8; rename the folder")
     if path.is_dir():
+        _require_listable(path)
         return Source(absolute.rstrip("/") + "/", Path(absolute))
     if path.is_file() and is_photo_list(path):
         return Source(absolute, Path(absolute))
@@ -50,39 +56,70 @@ def open_source(path: Path) -> Source:
     raise IndexFolderError(f"--photos {path}: no such folder or list")
 
 
+def _require_listable(root: Path) -> None:
+    try:
+        with os.scandir(root):
+            pass
+    except OSError as error:
+        raise _unreadable(root, error) from error
+
+
 def scan(source: Source, *, skip: Path) -> Iterator[FoundPhoto]:
     """Every candidate of a source in scan order, leaving out the index folder `skip`.
 
-    A folder reached twice through links is entered once. Raises PhotoListError for a list
-    that cannot be read.
+    A folder reached twice through links is entered once. Raises IndexFolderError for a folder
+    that cannot be listed, PhotoListError for a list that cannot be read.
     """
-    if source.path.is_dir():
-        entered = {_identity(skip.stat())}
-        return _walk(source.path, "", entered)
-    return _scan_list(source)
+    if is_photo_list(source.path) and not source.path.is_dir():
+        return _scan_list(source)
+    entered = {_identity(skip.stat())}
+    return _walk(source.path, entered)
 
 
-def _walk(folder: Path, prefix: str, entered: set[_Folder]) -> Iterator[FoundPhoto]:
+def _walk(root: Path, entered: set[_Folder]) -> Iterator[FoundPhoto]:
     """Depth first; a folder sorts as its name and "/", so paths come out in bytewise order."""
+    # A stack of folders being listed, not calls: a tree may be deeper than Python's stack.
+    listed = [("", iter(_listed_root(root, entered)))]
+    while listed:
+        prefix, names = listed[-1]
+        key, name = next(names, (b"", ""))
+        if not key:
+            listed.pop()
+        elif key.endswith(b"/"):
+            try:
+                inside = _enter(root / prefix / name, entered)
+            except OSError:
+                yield _failed(prefix + name, "folder_unreadable")
+            else:
+                listed.append((f"{prefix}{name}/", iter(inside)))
+        elif found := _find(root / prefix / name, prefix + name):
+            yield found
+
+
+def _listed_root(root: Path, entered: set[_Folder]) -> list[_Name]:
     try:
-        identity = _identity(folder.stat())
-        if identity in entered:
-            return
-        entered.add(identity)
-        names = _sorted_names(folder)
-    except OSError:
-        yield _failed(prefix.rstrip("/") or ".", "folder_unreadable")
-        return
-    for key, name in names:
-        if key.endswith(b"/"):
-            yield from _walk(folder / name, f"{prefix}{name}/", entered)
-        else:
-            found = _find(folder / name, prefix + name)
-            if found is not None:
-                yield found
+        return _enter(root, entered)
+    except OSError as error:
+        raise _unreadable(root, error) from error
 
 
-def _sorted_names(folder: Path) -> list[tuple[bytes, str]]:
+def _enter(folder: Path, entered: set[_Folder]) -> list[_Name]:
+    """The names in a folder, none where it was entered before; raises OSError."""
+    identity = _identity(folder.stat())
+    if identity in entered:
+        return []
+    entered.add(identity)
+    return _sorted_names(folder)
+
+
+def _unreadable(root: Path, error: OSError) -> IndexFolderError:
+    return IndexFolderError(
+        f"--photos {root}: the folder cannot be listed ({error.strerror}); mount it or mend its "
+        "permissions, or its photos would leave the index"
+    )
+
+
+def _sorted_names(folder: Path) -> list[_Name]:
     with os.scandir(folder) as entries:
         return sorted(
             (os.fsencode(entry.name) + (b"/" if _is_folder(entry) else b""), entry.name)
@@ -100,7 +137,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _find(file: Path, path: str, attributes: str | None = None) -> FoundPhoto | None:
     """A file as a scan records it; None for a pipe, a socket or a device."""
-    if not _is_utf8(path):
+    if not is_utf8(path):
         # The catalog's text is UTF-8; the name is kept readable and reported.
         readable = os.fsencode(path).decode("utf-8", "backslashreplace")
         return _failed(readable, "path_not_utf8", attributes)
@@ -108,8 +145,10 @@ def _find(file: Path, path: str, attributes: str | None = None) -> FoundPhoto | 
         stat = file.stat()
     except (FileNotFoundError, NotADirectoryError):
         return _failed(path, "photo_missing", attributes)
-    except (OSError, ValueError):
+    except OSError:
         return _failed(path, "photo_unreadable", attributes)
+    except ValueError:  # an embedded null byte
+        return _failed(path, PATH_INVALID, attributes)
     if not S_ISREG(stat.st_mode):
         return None
     return FoundPhoto(
@@ -134,16 +173,8 @@ def _scan_list(source: Source) -> Iterator[FoundPhoto]:
     for path in sorted(rows, key=str.encode):
         attributes = json.dumps(rows[path], sort_keys=True) if rows[path] else None
         found = _find(source.base / path, path, attributes)
-        yield found or _failed(path, "photo_unreadable", attributes)
+        yield found or _failed(path, NOT_A_FILE, attributes)
 
 
 def _identity(stat: os.stat_result) -> _Folder:
     return _Folder(stat.st_dev, stat.st_ino)
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

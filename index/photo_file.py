@@ -1,0 +1,33 @@
+"""A photo's file: read only when it is a regular one, and never past what is expected."""
+
+import os
+from pathlib import Path
+from stat import S_ISREG
+
+from multigrain.photo import PhotoError
+
+# What is no file, and a name no file can have, stay so until the scan sees another stat.
+NOT_A_FILE = "not_a_file"
+PATH_INVALID = "path_invalid"
+
+
+def read_photo_file(path: Path, *, max_bytes: int) -> bytes:
+    """The file's bytes; raises PhotoError, also for a pipe, a device, or more than `max_bytes`."""
+    try:
+        # Not blocking: a pipe that nobody writes to would hold its reader for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            stat = os.fstat(descriptor)
+            if not S_ISREG(stat.st_mode):
+                raise PhotoError(NOT_A_FILE, f"{path}: not a regular file")
+            # A file that grows meanwhile shows by one byte more than allowed.
+            data = b"" if stat.st_size > max_bytes else file.read(max_bytes + 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise PhotoError("photo_missing", f"{path}: vanished") from error
+    except OSError as error:
+        raise PhotoError("photo_unreadable", f"{path}: {error.strerror}") from error
+    except ValueError as error:  # an embedded null byte
+        raise PhotoError(PATH_INVALID, f"{path!r}: {error}") from error
+    if len(data) > max_bytes or stat.st_size > max_bytes:
+        raise PhotoError("payload_too_large", f"{path}: over {max_bytes} bytes")
+    return data
