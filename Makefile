@@ -123,12 +123,15 @@ demo-clean:  ## forget the demo's photos, models and indexes
 
 # --- checks -----------------------------------------------------------------------------------
 
+# A file's tests stay together: they share what they have built.
+PYTEST_PROCESSES ?= -n auto --dist loadfile
+
 .PHONY: test test-all lint
 test: install-dev lint  ## linters, types and tests
-	$(BIN)/pytest -m 'not slow' --cov --cov-report=term
+	$(BIN)/pytest $(PYTEST_PROCESSES) -m 'not slow' --cov --cov-report=term
 
 test-all: install-dev lint  ## the same with the slow tests
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest $(PYTEST_PROCESSES) --cov --cov-report=term
 
 lint: install-dev
 	$(BIN)/ruff check .
