@@ -104,8 +104,9 @@ def test_file_that_is_no_photo_shows_the_detail_of_the_problem(
     bad = tmp_path / "notes.jpg"
     bad.write_text("these are notes")
     page.set_input_files("#picker", bad)
-    sync_api.expect(page.get_by_role("alert")).to_contain_text("not a readable photo")
+    sync_api.expect(page.get_by_role("alert")).to_contain_text("no photo of an accepted format")
     sync_api.expect(page.locator(".hit")).to_have_count(0)
+    sync_api.expect(page.locator("#results-title")).to_be_hidden()
     pick(page, photos / "01.jpg")
     sync_api.expect(page.locator("#error")).to_be_hidden()
 
@@ -134,6 +135,30 @@ def test_page_fits_a_phone(page: Page, photos: Path) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     pick(page, photos / "03.jpg")
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_heading_and_count_stay_whole_on_a_phone(page: Page, photos: Path) -> None:
+    """Side by side they would break into two lines each: the count goes below the heading."""
+    page.set_viewport_size({"width": 375, "height": 812})
+    pick(page, photos / "03.jpg")
+    for name in ("#results-title", "#status"):
+        lines = page.locator(name).evaluate(
+            "it => it.offsetHeight / parseFloat(getComputedStyle(it).lineHeight)"
+        )
+        assert lines < 1.5
+
+
+def test_long_file_name_takes_two_lines_and_no_width(page: Page, photos: Path) -> None:
+    """A name without spaces is broken, and cut only after the second line."""
+    page.set_viewport_size({"width": 375, "height": 812})
+    pick(page, photos / "03.jpg")
+    name = page.locator(".hit .name").first
+    name.evaluate("it => { it.textContent = 'x'.repeat(32) + '.jpg'; }")
+    measured = "it => it.offsetHeight / parseFloat(getComputedStyle(it).lineHeight)"
+    assert name.evaluate(measured) == pytest.approx(2, abs=0.2)
+    name.evaluate("it => { it.textContent = 'x'.repeat(255); }")
+    assert name.evaluate(measured) == pytest.approx(2, abs=0.2)
+    assert page.evaluate("document.documentElement.scrollWidth") == 375
 
 
 def test_gone_original_is_said_not_shown_broken(
