@@ -1,7 +1,6 @@
 """Stored rows whose neighbours are known: they tell a wrong folder or model from a right one."""
 
 import logging
-from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +50,7 @@ def check_embeddings(
     manifest: Manifest, ranker: Ranker, catalog: CatalogReader, embedder: PhotoEmbedder
 ) -> None:
     """Embed the canaries' photos again; raises IndexFolderError when the model disagrees."""
-    readable = [(part, _bytes(catalog, part.id)) for part in manifest.canaries]
+    readable = [(part, catalog.read_photo(part.id)) for part in manifest.canaries]
     chosen = [(part, data) for part, data in readable if data is not None]
     if not chosen:
         if readable:
@@ -85,17 +84,3 @@ def _require_overlap(part: CanaryPart, row: NDArray[np.float32], ranker: Ranker)
             f"canary {part.id}: none of its neighbours is found by this engine: "
             "the model is not the one that built the index"
         )
-
-
-def _bytes(catalog: CatalogReader, row_id: int) -> bytes | None:
-    """The bytes that were indexed; None where no photo holds them any more."""
-    expected = catalog.sha256(row_id)
-    entry = catalog.entries([row_id]).get(row_id)
-    for path in entry.files if entry else ():
-        try:
-            data = path.read_bytes()
-        except OSError:
-            continue
-        if sha256(data).digest() == expected:
-            return data
-    return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from multigrain.config import Config, load_config, run_main
+from multigrain.config import Config, ConfigError, load_config, run_main
 
 if TYPE_CHECKING:
     from index.searcher import Neighbour, Searcher
@@ -32,18 +32,22 @@ class SearchConfig(Config):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a photo's neighbours: rank, cosine, uri; gives the exit status."""
-    config = load_config(
+    words = sys.argv[1:] if argv is None else argv
+    return run_main(lambda: _search(_config(words)), prog=PROG)
+
+
+def _config(argv: Sequence[str]) -> SearchConfig:
+    return load_config(
         SearchConfig,
         prog=PROG,
         description="Print the neighbours of a photo.",
-        argv=_with_flags(sys.argv[1:] if argv is None else argv),
+        argv=_with_flags(argv),
         environ=os.environ,
     )
-    return run_main(lambda: _search(config), prog=PROG)
 
 
 def _with_flags(argv: Sequence[str]) -> list[str]:
-    """Spell out the two short forms: a bare photo, and --json."""
+    """Spell out the two short forms, a bare photo and --json; raises ConfigError for two photos."""
     spelled, is_value = list[str](), False
     for word in argv:
         if word == "--json":
@@ -54,6 +58,9 @@ def _with_flags(argv: Sequence[str]) -> list[str]:
             spelled += ["--photo", word]
         is_flag = word.startswith("--") and not is_value
         is_value = is_flag and "=" not in word and word not in ("--json", *_SWITCHES)
+    num_photos = sum(word == "--photo" or word.startswith("--photo=") for word in spelled)
+    if num_photos > 1:
+        raise ConfigError(f"{num_photos} photos given: search with one photo at a time")
     return spelled
 
 
@@ -65,6 +72,7 @@ def _search(config: SearchConfig) -> int:
     searcher = Searcher.open(config.index)
     try:
         embedder = Embedder.open(searcher.checkpoint_path, device=config.device)
+        searcher.require_model(embedder)
         (neighbours,) = searcher.search(embedder.embed([config.photo]), config.limit)
         print(_answer(neighbours, searcher, config.output))
     finally:

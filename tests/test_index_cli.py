@@ -14,6 +14,8 @@ from PIL import Image, ImageDraw
 
 from index.build import main as build_main
 from index.search import main as search_main
+from multigrain.checkpoint import read_document, save_checkpoint
+from multigrain.model import MultiGrain
 
 
 @pytest.fixture
@@ -149,3 +151,25 @@ def test_an_odd_photo_is_searched_by_content_not_by_name(
     (photos / "odd").write_bytes(photo_bytes(2))
     build_main(flags(photos, tiny_checkpoint, tmp_path / "index"))
     assert "photos 8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [["a.jpg", "b.jpg"], ["--photo", "a.jpg", "b.jpg"], ["--photo=a.jpg", "b.jpg"]]
+)
+def test_two_photos_are_refused(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """None is left out silently."""
+    assert search_main(["--index", "nowhere", *words]) == 2
+    assert "one photo at a time" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_was_exchanged_is_refused(
+    photos: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder's checkpoint file holds another model than the rows were made with."""
+    out = tmp_path / "index"
+    build_main(flags(photos, tiny_checkpoint, out))
+    document = read_document(tiny_checkpoint)
+    (held,) = (out / "models").iterdir()
+    save_checkpoint(held, MultiGrain.build(document), document)
+    assert search_main(["--index", str(out), str(photos / "0.png")]) == 2
+    assert "built with checkpoint" in capsys.readouterr().err

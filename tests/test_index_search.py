@@ -1,5 +1,6 @@
 """Searching gives the exact neighbours, whatever the shards and lists."""
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -169,3 +170,34 @@ def test_a_string_that_cannot_be_served_is_refused(tmp_path: Path, factory: str)
     photos = write_vectors(tmp_path / "photos", random_units(20))
     with pytest.raises(IndexFolderError, match=factory.split(",", maxsplit=1)[0]):
         build(photos, tmp_path / "index", VectorEmbedder(), factory=factory)
+
+
+@pytest.mark.parametrize("factory", ["IVF4,LSQ4x4", "IVF4,RQ2x4", "IVF4,SQ8_direct", "IVF0,Flat"])
+def test_a_string_that_trains_but_cannot_be_searched_is_refused_first(
+    tmp_path: Path, factory: str
+) -> None:
+    """The message says what is allowed, and nothing is made."""
+    photos = write_vectors(tmp_path / "photos", random_units(20))
+    with pytest.raises(IndexFolderError, match="is not served: use Flat"):
+        build(photos, tmp_path / "index", VectorEmbedder(), factory=factory)
+    assert not (tmp_path / "index").exists()
+
+
+def test_more_ids_than_a_statement_takes_are_hydrated(opened: Searcher) -> None:
+    """SQLite's limit of values is not the caller's."""
+    entries = opened._catalog.entries(range(300_000))
+    assert len(entries) == NUM_ROWS
+
+
+def test_a_photo_swapped_for_a_pipe_or_a_giant_file_is_not_read(tmp_path: Path) -> None:
+    """Only a regular file of the indexed size is opened for its bytes."""
+    photos = write_vectors(tmp_path / "photos", random_units(2))
+    build(photos, tmp_path / "index", VectorEmbedder())
+    first, second = sorted(photos.iterdir())
+    first.unlink()
+    os.mkfifo(first)
+    os.truncate(second, 2**40)
+    with closing(Searcher.open(tmp_path / "index")) as searcher:
+        assert searcher.read_photo(0) is None
+        assert searcher.read_photo(1) is None
+        assert searcher.read_photo(2) is None
