@@ -72,7 +72,8 @@ def _build(config: BuildConfig) -> int:
         )
     except OSError as error:  # a full disk, a folder that may not be written
         raise IndexFolderError(
-            f"{error.filename or config.out}: {error.strerror}; mend it, then run again to continue"
+            f"{error.filename or config.out}: {error.strerror or error}; "
+            "mend it, then run again to continue"
         ) from error
     print(_summary(report, config.out))
     if config.max_bad is not None and report.num_bad > config.max_bad:

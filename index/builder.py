@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from index.catalog_journal import Journal
+from index.current import current_manifest, read_current
 from index.embed import EmbedReport, embed_pending
 from index.encode import encode_missing, row_ranges
 from index.factory import factory_string
@@ -14,7 +15,7 @@ from index.faiss_module import load_faiss
 from index.faiss_train import num_lists
 from index.layout import Layout
 from index.lock import builder_lock
-from index.manifest import Manifest, ModelPart, current_manifest, read_current
+from index.manifest import Manifest, ModelPart
 from index.prepare import open_journal, take_checkpoint
 from index.publish import publish, write_quarantine
 from index.reading import PhotoEmbedder
@@ -22,7 +23,8 @@ from index.retire import retire
 from index.rows import StoredRows
 from index.sources import Source, open_source, scan
 from index.steps import Steps, no_steps
-from index.train import Codebook, choose_codebook, num_cores
+from index.train import Codebook, choose_codebook
+from multigrain.cpus import num_cpus
 from multigrain.progress import Progress
 
 SHARD_ROWS = 1_000_000
@@ -69,7 +71,7 @@ def build_index(
     with builder_lock(layout.lock):
         take_checkpoint(layout, checkpoint, fingerprint=embedder.fingerprint, steps=steps)
         with open_journal(layout, steps=steps) as journal:
-            parent = current_manifest(layout, being_built=journal.open_generation())
+            parent = current_manifest(layout)
             bases = _scan_all(layout, journal, sources)
             embedded = _embed_all(
                 layout,
@@ -77,7 +79,7 @@ def build_index(
                 embedder,
                 bases,
                 shard_rows=shard_rows,
-                decode_threads=decode_threads or num_cores(),
+                decode_threads=decode_threads or num_cpus(),
                 steps=steps,
             )
             manifest = _update(layout, journal, embedder, parent, factory=factory, steps=steps)
@@ -176,7 +178,9 @@ def _update(
 def _is_due(layout: Layout, journal: Journal, parent: Manifest, codebook: Codebook) -> bool:
     """Whether a new generation would differ from the live one."""
     has_changed = journal.open_generation() is not None or codebook.name != parent.codebook
-    return has_changed or codebook.factory != parent.factory or read_current(layout) is None
+    pointer = read_current(layout)
+    is_live = pointer is not None and pointer.generation == parent.generation
+    return has_changed or codebook.factory != parent.factory or not is_live
 
 
 def _model_part(embedder: PhotoEmbedder) -> ModelPart:

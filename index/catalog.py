@@ -3,6 +3,10 @@
 `build.sqlite` is the builder's own (WAL); a generation's catalog is a copy of it, immutable.
 """
 
+import posixpath
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,7 +25,10 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
+
+from index.errors import IndexFolderError
 
 tables = MetaData()
 
@@ -106,6 +113,28 @@ _JOURNAL_PRAGMAS = (
     "temp_store=MEMORY",
     "wal_autocheckpoint=4000",
 )
+
+
+def photo_file(root: str, path: str) -> Path:
+    """The file a photo's row stands for; an absolute path of a list stays itself."""
+    return Path(posixpath.dirname(root), path)
+
+
+@contextmanager
+def journal_errors(path: Path) -> Iterator[None]:
+    """Turn the database's errors into IndexFolderError, naming the file and what to do."""
+    try:
+        yield
+    except (DBAPIError, sqlite3.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        # Operational: a full disk, a lock, permissions. Any other is about the file's content.
+        is_outside = isinstance(cause, sqlite3.OperationalError)
+        remedy = (
+            "mend it, then run again to continue"
+            if is_outside
+            else "remove the file: the next build makes it again from the live generation"
+        )
+        raise IndexFolderError(f"{path}: {cause}; {remedy}") from error
 
 
 def open_journal_engine(path: Path) -> Engine:

@@ -1,11 +1,13 @@
 """The part of the builder's journal that knows shards and generations."""
 
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Integer, cast, delete, func, insert, select
 
-from index.catalog import copy_catalog, generation, open_journal_engine, progress, shard
+from index.catalog import content, copy_catalog, generation, open_journal_engine, progress, shard
 from index.staging import StagedShard
 from index.steps import Steps
 
@@ -94,6 +96,43 @@ class GenerationJournal:
                 .values(name=name, manifest_sha256=manifest_sha256)
             )
         self._steps("generation committed")
+
+    def published_hash(self, name: str) -> str | None:
+        """The manifest's hash of a generation this journal saw published."""
+        with self._connection.begin():
+            chosen = select(generation.c.manifest_sha256).where(generation.c.name == name)
+            found = self._connection.execute(chosen).scalar_one_or_none()
+            return None if found is None else str(found)
+
+    def knows(self, names: Sequence[str]) -> bool:
+        """Whether every generation was published or begun by this journal."""
+        with self._connection.begin():
+            known = set(self._connection.execute(select(generation.c.name)).scalars())
+            return known.issuperset(names)
+
+    def take_up(self, names: AbstractSet[str], manifest_sha256: str, *, next_id: int) -> None:
+        """Go on from a published catalog: behind the named generations, and behind their ids."""
+        reserved = StagedShard(next_id, 0)
+        has_gap = next_id > self.next_id()
+        with self._connection.begin():
+            write = insert(generation).prefix_with("OR REPLACE")
+            for name in names:
+                values = {"name": name, "manifest_sha256": manifest_sha256}
+                self._connection.execute(write.values(values))
+            if has_gap:
+                self._connection.execute(
+                    insert(progress).values(staging=reserved.name, durable_rows=0)
+                )
+
+    def next_id(self) -> int:
+        """The first id never given out; a staged shard without rows keeps its first id back."""
+        behind_rows = select(func.max(content.c.id) + 1).scalar_subquery()
+        behind_staged = select(
+            func.max(cast(progress.c.staging, Integer) + progress.c.durable_rows)
+        ).scalar_subquery()
+        with self._connection.begin():
+            both = select(func.coalesce(behind_rows, 0), func.coalesce(behind_staged, 0))
+            return int(max(self._connection.execute(both).one()))
 
     def write_catalog(self, target: Path) -> None:
         """Write an immutable copy of the journal for readers."""

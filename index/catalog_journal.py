@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from index.catalog import (
     collection,
     content,
     photo,
+    photo_file,
 )
 from index.catalog_generations import GenerationJournal
 from index.catalog_scan import FoundPhoto, record_batch
@@ -57,6 +59,11 @@ class BadPhoto(NamedTuple):
     root: str
     path: str
     error: str
+
+    @property
+    def file(self) -> Path:
+        """The file itself."""
+        return photo_file(self.root, self.path)
 
 
 class Counts(NamedTuple):
@@ -142,12 +149,6 @@ class Journal(GenerationJournal):
         """The sha256 of every committed content."""
         with self._connection.begin():
             yield from self._connection.execute(select(content.c.sha256)).scalars()
-
-    def next_id(self) -> int:
-        """The first id never given out."""
-        with self._connection.begin():
-            chosen = select(func.coalesce(func.max(content.c.id) + 1, 0))
-            return int(self._connection.execute(chosen).scalar_one())
 
     def commit_outcome(self, outcome: Outcome, staged: list[StagedShard]) -> None:
         """Make rows durable: contents, photos and the staged row counts in one transaction."""

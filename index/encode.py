@@ -21,7 +21,7 @@ from index.store import (
     map_rows,
     require_size,
 )
-from index.train import num_cores
+from multigrain.cpus import num_cpus
 
 _NAME_LENGTH = 16
 
@@ -33,7 +33,8 @@ def row_ranges(layout: Layout, journal: Journal) -> list[RowRange]:
         for record in journal.shards()
     }
     for part in journal.staged():
-        ranges[part.first_id] = RowRange(part.first_id, part.num_rows, layout.staged(part.name))
+        if part.num_rows:  # one without rows only keeps ids back
+            ranges[part.first_id] = RowRange(part.first_id, part.num_rows, layout.staged(part.name))
     return [ranges[first_id] for first_id in sorted(ranges)]
 
 
@@ -68,7 +69,7 @@ def encode_shard(
         map_rows(rows.path, num_rows=rows.n, dim=dim),
         temporary / "ivf.faiss",
         first_id=rows.first_id,
-        num_threads=num_cores(),
+        num_threads=num_cpus(),
     )
     document = ShardDocument(
         first_id=rows.first_id,
@@ -89,8 +90,19 @@ def encode_shard(
 def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
-    except PermissionError:  # a file system without hard links
+    except OSError:  # a file system without hard links, each of which says so in its own way
         shutil.copyfile(source, target)
+
+
+def first_free_id(layout: Layout) -> int:
+    """The first id behind every shard of the folder, whichever generation it is of."""
+    ends = [0]
+    for path in layout.shards.glob("*/SHARD.json"):
+        data = path.read_bytes()
+        if sha256(data).hexdigest().startswith(path.parent.name):
+            document = ShardDocument.model_validate_json(data)
+            ends.append(document.first_id + document.n)
+    return max(ends)
 
 
 def read_shard(layout: Layout, folder: str, *, expected_sha256: str) -> ShardDocument:

@@ -1,18 +1,15 @@
-"""The manifest of a generation, and CURRENT, which names the live one."""
+"""The manifest of a generation: everything a reader needs, with checksums."""
 
 import base64
 import json
-from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from index.errors import IndexFolderError
-from index.layout import Layout
-from index.steps import Steps
-from index.store import EMBEDDING_DTYPE, write_whole
+from index.store import EMBEDDING_DTYPE
 
 FORMAT = 1
 
@@ -118,28 +115,10 @@ class Manifest(_Part):
         return canonical_json(self.model_dump(mode="json"))
 
 
-class Pointer(NamedTuple):
-    """A line of CURRENT."""
-
-    generation: str
-    sha256: str
-
-
 def canonical_json(document: dict[str, Any]) -> bytes:
     """The one spelling of a document: sorted keys, no spaces, UTF-8, a final newline."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return text.encode() + b"\n"
-
-
-def read_current(layout: Layout) -> Pointer | None:
-    """What CURRENT names; None where it is missing or cannot be understood."""
-    try:
-        words = layout.current.read_text("utf-8").split()
-    except (OSError, UnicodeDecodeError):
-        return None
-    if len(words) != 2 or not words[0].endswith(".json"):  # noqa: PLR2004 - file and hash
-        return None
-    return Pointer(words[0].removesuffix(".json"), words[1])
 
 
 def parse_manifest(data: bytes, *, name: str) -> Manifest:
@@ -151,52 +130,3 @@ def parse_manifest(data: bytes, *, name: str) -> Manifest:
     if manifest.format != FORMAT:
         raise IndexFolderError(f"{name}: format {manifest.format} is unknown, {FORMAT} is read")
     return manifest
-
-
-def generations(layout: Layout) -> list[str]:
-    """The generations whose manifest is there, oldest first."""
-    if not layout.manifests.is_dir():
-        return []
-    return sorted(path.stem for path in layout.manifests.glob("[0-9]*.json"))
-
-
-def current_manifest(layout: Layout, *, being_built: str | None = None) -> Manifest | None:
-    """The live manifest; where CURRENT is lost the newest one, but for the one `being_built`.
-
-    None for a new folder. Raises IndexFolderError when the manifest is damaged.
-    """
-    pointer = read_current(layout)
-    if pointer is None:
-        names = [name for name in generations(layout) if name != being_built]
-        if not names:
-            return None
-        pointer = Pointer(names[-1], "")
-    path = layout.manifest(pointer.generation)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise IndexFolderError(f"{path}: cannot be read ({error.strerror})") from error
-    return checked_manifest(data, pointer, name=str(path))
-
-
-def checked_manifest(data: bytes, pointer: Pointer, *, name: str) -> Manifest:
-    """A manifest's bytes, compared with the hash that names them; raises IndexFolderError.
-
-    An empty hash stands for a generation that CURRENT does not name.
-    """
-    if pointer.sha256 and sha256(data).hexdigest() != pointer.sha256:
-        raise IndexFolderError(f"{name}: damaged, its hash is not the one in CURRENT")
-    return parse_manifest(data, name=name)
-
-
-def write_manifest(layout: Layout, manifest: Manifest, *, steps: Steps) -> Pointer:
-    """Write the manifest file; it is live only after `write_current`."""
-    data = manifest.to_bytes()
-    write_whole(layout.manifest(manifest.generation), data, steps=steps)
-    return Pointer(manifest.generation, sha256(data).hexdigest())
-
-
-def write_current(layout: Layout, pointer: Pointer, *, steps: Steps) -> None:
-    """Make a generation the live one."""
-    line = f"{pointer.generation}.json {pointer.sha256}\n"
-    write_whole(layout.current, line.encode(), steps=steps)

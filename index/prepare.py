@@ -1,17 +1,23 @@
 """Before a build: the folder is made or recovered, and takes only its own checkpoint."""
 
+import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+from index.catalog import journal_errors
 from index.catalog_journal import Journal
-from index.errors import OtherCheckpointError
+from index.current import Pointer, generations, read_current, whole_manifests
+from index.encode import first_free_id
+from index.errors import IndexFolderError, OtherCheckpointError
 from index.layout import Layout
-from index.manifest import current_manifest, read_current
-from index.steps import Steps
-from index.store import remove_temporaries
-from multigrain.files import write_via_temporary
+from index.manifest import Manifest
+from index.steps import Steps, no_steps
+from index.store import remove_temporaries, require_size
+from multigrain.files import sha256_of, write_via_temporary
+
+_logger = logging.getLogger(__name__)
 
 
 def take_checkpoint(layout: Layout, checkpoint: Path, *, fingerprint: str, steps: Steps) -> None:
@@ -33,16 +39,86 @@ def take_checkpoint(layout: Layout, checkpoint: Path, *, fingerprint: str, steps
 
 @contextmanager
 def open_journal(layout: Layout, *, steps: Steps) -> Iterator[Journal]:
-    """The builder's journal; one that was lost is made again from the live catalog."""
-    if not layout.journal.exists() and (live := current_manifest(layout)):
-        with write_via_temporary(layout.journal) as temporary:
-            shutil.copyfile(layout.root / live.catalog.file, temporary)
-    journal = Journal(layout.journal, steps=steps)
+    """The builder's journal; one that is lost or behind is made again from a published catalog.
+
+    Raises IndexFolderError when it is damaged, or neither it nor a catalog can be used.
+    """
+    with journal_errors(layout.journal):
+        if not _is_level(layout):
+            _restore(layout)
+        journal = Journal(layout.journal, steps=steps)
+        try:
+            _forget_unpublished(layout, journal)
+            yield journal
+        finally:
+            journal.close()
+
+
+def _is_level(layout: Layout) -> bool:
+    """Whether the journal saw what is published; an older copy put back would give ids again."""
+    pointer, names = read_current(layout), generations(layout)
+    if not layout.journal.exists():
+        return pointer is None and not names
+    with closing(Journal(layout.journal, steps=no_steps)) as journal:
+        if pointer is None:
+            return journal.knows(names)
+        # False too when the last builder died between CURRENT and its own record of it: the
+        # catalog it published is its journal then.
+        seen = journal.published_hash(pointer.generation)
+        return seen is not None and seen in (pointer.sha256, _manifest_hash(layout, pointer))
+
+
+def _manifest_hash(layout: Layout, pointer: Pointer) -> str | None:
+    path = layout.manifest(pointer.generation)
+    return sha256_of(path) if path.is_file() else None
+
+
+def _restore(layout: Layout) -> None:
+    """Make build.sqlite from the newest generation whose catalog is whole.
+
+    A damaged generation behind it keeps its number and its ids for itself.
+    """
+    live = next((one for one in whole_manifests(layout) if _has_catalog(layout, one)), None)
+    if live is None:
+        raise IndexFolderError(
+            f"{layout.root}: build.sqlite is lost or older than the published generations, and "
+            "none of those has a whole manifest and catalog; build into a new --out"
+        )
+    # A log left beside a lost database would be played into the new one.
+    for suffix in ("-wal", "-shm"):
+        layout.journal.with_name(layout.journal.name + suffix).unlink(missing_ok=True)
+    with write_via_temporary(layout.journal) as temporary:
+        shutil.copyfile(layout.root / live.catalog.file, temporary)
+    pointer = read_current(layout) or Pointer(live.generation, "")
+    latest = max(live.generation, pointer.generation, *generations(layout), key=int)
+    next_id = live.counts.next_id
+    if latest != live.generation:
+        next_id = max(next_id, first_free_id(layout))
+    with closing(Journal(layout.journal, steps=no_steps)) as journal:
+        journal.take_up(
+            {live.generation, pointer.generation, latest}, pointer.sha256, next_id=next_id
+        )
+
+
+def _has_catalog(layout: Layout, manifest: Manifest) -> bool:
+    path = layout.root / manifest.catalog.file
     try:
-        pointer = read_current(layout)
-        if pointer and journal.open_generation() == pointer.generation:
-            # The last builder died between CURRENT and its own record of it.
-            journal.close_generation(pointer.generation, pointer.sha256)
-        yield journal
-    finally:
-        journal.close()
+        require_size(path, manifest.catalog.size)
+    except IndexFolderError as error:
+        _logger.warning("generation %s is passed over: %s", manifest.generation, error)
+        return False
+    if sha256_of(path) == manifest.catalog.sha256:
+        return True
+    _logger.warning(
+        "generation %s is passed over: %s: damaged, its hash is not the manifest's",
+        manifest.generation,
+        path,
+    )
+    return False
+
+
+def _forget_unpublished(layout: Layout, journal: Journal) -> None:
+    """Remove the manifest of a generation that CURRENT never named."""
+    name = journal.open_generation()
+    if name is not None:
+        layout.manifest(name).unlink(missing_ok=True)

@@ -8,16 +8,9 @@ from numpy.typing import NDArray
 
 from index.canaries import choose_canaries
 from index.catalog_journal import Journal
+from index.current import write_current, write_manifest
 from index.layout import Layout
-from index.manifest import (
-    CountsPart,
-    FilePart,
-    Manifest,
-    ModelPart,
-    ShardPart,
-    write_current,
-    write_manifest,
-)
+from index.manifest import CountsPart, FilePart, Manifest, ModelPart, ShardPart
 from index.ranker import Ranker
 from index.steps import Steps
 from index.store import pack_live, unpack_live, write_whole
@@ -84,8 +77,7 @@ def write_quarantine(layout: Layout, journal: Journal, *, steps: Steps) -> None:
     lines = list[str]()
     for bad in journal.bad_photos():
         code, _, digest = bad.error.partition(" ")
-        path = bad.root.rpartition("/")[0] + "/" + bad.path
-        lines.append(json.dumps({"path": path, "code": code, "hash": digest or None}))
+        lines.append(json.dumps({"path": str(bad.file), "code": code, "hash": digest or None}))
     data = "".join(f"{line}\n" for line in lines).encode()
     if not layout.quarantine.exists() or layout.quarantine.read_bytes() != data:
         write_whole(layout.quarantine, data, steps=steps)

@@ -1,7 +1,6 @@
 """One generation of an index folder, opened for searching."""
 
 import logging
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
@@ -10,12 +9,13 @@ from numpy.typing import NDArray
 
 from index.canaries import check_embeddings, replay
 from index.catalog_reader import CatalogReader
+from index.current import Pointer, checked_manifest, pointers, read_current
 from index.encode import read_shard
 from index.errors import IndexFolderError
 from index.faiss_module import load_faiss
 from index.layout import Layout
 from index.lock import open_shared
-from index.manifest import Manifest, Pointer, checked_manifest, generations, read_current
+from index.manifest import Manifest
 from index.ranker import Ranker
 from index.reading import PhotoEmbedder
 from index.store import require_size, unpack_live
@@ -60,7 +60,7 @@ class Searcher:
         load_faiss()
         layout = Layout(Path(root))
         faults = list[IndexFolderError]()
-        for pointer in _pointers(layout):
+        for pointer in pointers(layout):
             try:
                 searcher = cls._open_generation(layout, pointer)
             except IndexFolderError as error:
@@ -122,15 +122,15 @@ class Searcher:
 
         A file that was changed, or swapped for another photo, is not the one that was indexed.
         """
-        entry, digest = self._catalog.entries([id]).get(id), self._catalog.sha256(id)
-        for path in entry.files if entry is not None else ():
-            try:
-                data = path.read_bytes()
-            except OSError:  # gone or not readable: another path may hold the same bytes
-                continue
-            if sha256(data).digest() == digest:
-                return data
-        return None
+        return self._catalog.read_photo(id)
+
+    def require_model(self, embedder: PhotoEmbedder) -> None:
+        """Refuse a model that did not make the rows; raises IndexFolderError."""
+        if embedder.fingerprint != self.fingerprint:
+            raise IndexFolderError(
+                f"{self._layout.root}: built with checkpoint {self.fingerprint[:12]}, "
+                f"not {embedder.fingerprint[:12]}; give the one it was built with"
+            )
 
     def check_canaries(self, embedder: PhotoEmbedder) -> None:
         """Embed the canaries' photos again and compare; raises IndexFolderError.
@@ -138,26 +138,13 @@ class Searcher:
         On the engine and precision that built the index the vectors must agree to 0.9999,
         elsewhere their neighbours must overlap. Photos that changed since are passed over.
         """
-        if embedder.fingerprint != self.fingerprint:
-            raise IndexFolderError(
-                f"{self._layout.root}: built with checkpoint {self.fingerprint[:12]}, "
-                f"not {embedder.fingerprint[:12]}; give the one it was built with"
-            )
+        self.require_model(embedder)
         check_embeddings(self.manifest, self._ranker, self._catalog, embedder)
 
     def close(self) -> None:
         """Let the builder remove this generation; no search may follow."""
         self._catalog.close()
         self._held.close()
-
-
-def _pointers(layout: Layout) -> list[Pointer]:
-    """CURRENT's generation first, then every other, newest first."""
-    current = read_current(layout)
-    others = [Pointer(name, "") for name in reversed(generations(layout))]
-    if current is None:
-        return others
-    return [current] + [other for other in others if other.generation != current.generation]
 
 
 def _check_files(layout: Layout, manifest: Manifest) -> NDArray[np.bool_]:

@@ -37,15 +37,15 @@ def recover(layout: Layout, durable: list[StagedShard], *, dim: int) -> None:
         if path not in known:
             path.unlink()
     for path, num_rows in known.items():
-        _truncate(path, num_rows * dim * EMBEDDING_DTYPE.itemsize)
+        _truncate(path, num_rows * dim * EMBEDDING_DTYPE.itemsize, journal=layout.journal)
 
 
-def _truncate(path: Path, size: int) -> None:
+def _truncate(path: Path, size: int, *, journal: Path) -> None:
     found = path.stat().st_size if path.exists() else 0
     if found < size:
         raise IndexFolderError(
             f"{path}: {found} bytes, but {size} were made durable; "
-            "restore the file or build into a new folder"
+            f"restore the file, or remove {journal} and build again to read those photos again"
         )
     if found > size:
         os.truncate(path, size)

@@ -67,10 +67,23 @@ def file_record(path: Path) -> FileRecord:
 
 
 def map_rows(path: Path, *, num_rows: int, dim: int) -> Rows16:
-    """Map the first rows of a row file: fp16 [n, D], unit within fp16's rounding, read-only."""
+    """Map the first rows of a row file: fp16 [n, D], unit within fp16's rounding, read-only.
+
+    Raises IndexFolderError for a file that is missing or too short.
+    """
     if num_rows == 0:
         return np.empty((0, dim), dtype=EMBEDDING_DTYPE)
+    _require_bytes(path, num_rows * dim * EMBEDDING_DTYPE.itemsize)
     return np.memmap(path, dtype=EMBEDDING_DTYPE, mode="r", shape=(num_rows, dim))
+
+
+def _require_bytes(path: Path, size: int) -> None:
+    found = path.stat().st_size if path.is_file() else 0
+    if found < size:
+        raise IndexFolderError(
+            f"{path}: damaged, {found} bytes where {size} are needed; restore the file or build "
+            "into a new --out"
+        )
 
 
 def fsync_file(path: Path) -> None:
@@ -80,12 +93,19 @@ def fsync_file(path: Path) -> None:
 
 
 def install_folder(temporary: Path, target: Path, *, steps: Steps) -> None:
-    """Sync a finished temporary folder and rename it to `target`; one already there wins."""
+    """Sync a finished temporary folder and rename it to `target`; one already there wins.
+
+    The names are hashes, so a file the other one has lost is taken from the new one.
+    """
     for file in sorted(temporary.iterdir()):
         fsync_file(file)
     fsync_folder(temporary)
     steps("rename folder")
     if target.exists():
+        for file in temporary.iterdir():
+            if not (target / file.name).exists():
+                file.rename(target / file.name)
+        fsync_folder(target)
         shutil.rmtree(temporary)
     else:
         temporary.rename(target)
@@ -116,7 +136,7 @@ def write_whole(path: Path, data: bytes, *, steps: Steps = no_steps) -> None:
 def remove_temporaries(layout: Layout) -> None:
     """Remove what a killed builder left under temporary names."""
     for folder in _folders_with_temporaries(layout):
-        for entry in folder.glob(".*.tmp"):
+        for entry in folder.glob(".*.tmp*"):
             if entry.is_dir():
                 shutil.rmtree(entry)
             else:

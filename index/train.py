@@ -1,6 +1,5 @@
 """Stage C: a codebook for the live rows, trained on a random sample of them."""
 
-import os
 import secrets
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from index.manifest import Manifest, canonical_json
 from index.rows import StoredRows
 from index.steps import Steps
 from index.store import install_folder
+from multigrain.cpus import num_cpus
 from multigrain.files import sha256_of
 
 _SEED = 20190214
@@ -62,15 +62,10 @@ def _train(
     temporary.mkdir()
     trained = temporary / "trained.faiss"
     training = train_codebook(
-        str(report["factory"]), sample, trained, seed=_SEED, num_threads=num_cores()
+        str(report["factory"]), sample, trained, seed=_SEED, num_threads=num_cpus()
     )
     report |= {"D": sample.shape[1], "seed": _SEED, "n_train": len(sample), **training._asdict()}
     (temporary / "train.json").write_bytes(canonical_json(report))
     name = sha256_of(trained)[:_NAME_LENGTH]
     install_folder(temporary, layout.codebooks / name, steps=steps)
     return name
-
-
-def num_cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0))

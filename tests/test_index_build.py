@@ -1,8 +1,11 @@
 """What a build makes of photo collections, and of their changes."""
 
+import errno
 import fcntl
+import inspect
 import json
 import os
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -20,8 +23,11 @@ from index_fixtures import (
 from PIL import Image
 
 from index.errors import IndexFolderError
+from index.photo_file import read_photo_file
 from index.searcher import Neighbour, Searcher
+from index.sources import open_source, scan
 from multigrain.errors import MultiGrainError
+from multigrain.photo import PhotoError
 
 
 def everything(out: Path) -> list[Neighbour]:
@@ -295,3 +301,97 @@ def test_old_generations_leave_unless_they_are_read(tmp_path: Path) -> None:
     build(photos, tmp_path / "index")
     names = [path.stem for path in sorted((tmp_path / "index" / "catalogs").iterdir())]
     assert names == ["000003", "000004"]
+
+
+def test_a_list_that_names_a_pipe_ends_and_says_so_once(tmp_path: Path) -> None:
+    """What is no file is never opened, and the next build does not try it again."""
+    write_photos(tmp_path, [0])
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "list.csv").write_text("path\n0000.png\npipe\n")
+    build(tmp_path / "list.csv", tmp_path / "index")
+    assert quarantine(tmp_path / "index") == {"pipe": "not_a_file"}
+    assert not build(tmp_path / "list.csv", tmp_path / "index").is_new_generation
+
+
+def test_a_photo_that_became_a_pipe_after_the_scan_is_not_waited_for(tmp_path: Path) -> None:
+    """Reading asks what the file is before it reads."""
+    photos = write_photos(tmp_path / "photos", range(2))
+
+    def swap(action: str) -> None:
+        if action == "scan committed":
+            (photos / "0001.png").unlink()
+            os.mkfifo(photos / "0001.png")
+
+    assert build(photos, tmp_path / "index", steps=swap).num_bad == 1
+    assert quarantine(tmp_path / "index") == {"0001.png": "not_a_file"}
+
+
+def test_a_path_no_file_can_have_is_a_photo_error() -> None:
+    """An embedded null byte is answered like any other unusable photo."""
+    with pytest.raises(PhotoError) as caught:
+        read_photo_file(Path("a\0b"), max_bytes=9)
+    assert caught.value.code == "path_invalid"
+
+
+def test_quarantine_names_the_file_an_absolute_path_means(tmp_path: Path) -> None:
+    """A list's absolute path is not put below the list's folder."""
+    bad = tmp_path / "elsewhere" / "bad.png"
+    bad.parent.mkdir()
+    bad.write_text("no photo")
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "list.csv").write_text(f"path\n{bad}\n")
+    build(tmp_path / "lists" / "list.csv", tmp_path / "index")
+    (row,) = map(json.loads, (tmp_path / "index" / "quarantine.jsonl").read_text().splitlines())
+    assert row["path"] == str(bad)
+
+
+def test_a_file_system_without_hard_links_gets_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the refusal is called there."""
+
+    def refuse(_source: Path, _target: Path) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    build(write_photos(tmp_path / "photos", range(2)), tmp_path / "index")
+    assert len(everything(tmp_path / "index")) == 2
+
+
+def test_a_tree_deeper_than_pythons_stack_is_walked(tmp_path: Path) -> None:
+    """The deepest photo is found; the stack is made small, as no tool could remove a real one."""
+    deepest = tmp_path / "photos" / Path(*["d"] * 300)
+    deepest.mkdir(parents=True)
+    (deepest / "a.png").touch()
+    (tmp_path / "out").mkdir()
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 100)
+    try:
+        found = list(scan(open_source(tmp_path / "photos"), skip=tmp_path / "out"))
+    finally:
+        sys.setrecursionlimit(limit)
+    assert [one.path for one in found] == ["d/" * 300 + "a.png"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_root_that_cannot_be_listed_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Its photos stay, whether it goes before the build starts or just after."""
+    photos = write_photos(tmp_path / "photos", range(2))
+    build(photos, tmp_path / "index")
+    scandir, calls = os.scandir, list[Path]()
+
+    def refuse(path: Path) -> object:
+        if Path(path) == photos:
+            calls.append(path)
+            if when == "before" or len(calls) > 1:
+                raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(IndexFolderError, match="cannot be listed"):
+        build(photos, tmp_path / "index")
+    monkeypatch.undo()
+    assert sorted(paths(tmp_path / "index")) == [0, 1]
+    assert not build(photos, tmp_path / "index").is_new_generation

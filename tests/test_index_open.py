@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from index_fixtures import DIM, StubEmbedder, build, write_photos
 
+from index.current import current_manifest
 from index.errors import IndexFolderError
 from index.layout import Layout
-from index.manifest import current_manifest
 from index.searcher import Searcher
 
 
