@@ -1,5 +1,6 @@
 """A build, stage by stage: scan, embed, train, encode, publish."""
 
+import logging
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from index.catalog_journal import Journal
 from index.current import current_manifest, read_current
 from index.embed import EmbedReport, embed_pending
 from index.encode import encode_missing, row_ranges
+from index.errors import IndexFolderError
 from index.factory import factory_string
 from index.faiss_module import load_faiss
 from index.faiss_train import num_lists
@@ -23,11 +25,13 @@ from index.retire import retire
 from index.rows import StoredRows
 from index.sources import Source, open_source, scan
 from index.steps import Steps, no_steps
+from index.store import require_size
 from index.train import Codebook, choose_codebook
 from multigrain.cpus import num_cpus
 from multigrain.progress import Progress
 
 SHARD_ROWS = 1_000_000
+_logger = logging.getLogger(__name__)
 _WRITER = "multigrain index.build"
 
 
@@ -180,7 +184,19 @@ def _is_due(layout: Layout, journal: Journal, parent: Manifest, codebook: Codebo
     has_changed = journal.open_generation() is not None or codebook.name != parent.codebook
     pointer = read_current(layout)
     is_live = pointer is not None and pointer.generation == parent.generation
-    return has_changed or codebook.factory != parent.factory or not is_live
+    is_other = has_changed or codebook.factory != parent.factory or not is_live
+    return is_other or not _has_files(layout, parent)
+
+
+def _has_files(layout: Layout, parent: Manifest) -> bool:
+    """Whether the live generation's own files are there; the journal can write them again."""
+    try:
+        for part in (parent.catalog, parent.tombstones):
+            require_size(layout.root / part.file, part.size)
+    except IndexFolderError as error:
+        _logger.warning("generation %s is written anew: %s", parent.generation, error)
+        return False
+    return True
 
 
 def _model_part(embedder: PhotoEmbedder) -> ModelPart:

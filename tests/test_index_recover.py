@@ -183,6 +183,17 @@ def test_a_damaged_manifest_that_a_reader_holds_does_not_stop_the_build(
     assert len(paths(out)) == 5
 
 
+@pytest.mark.parametrize("name", ["catalogs/000002.sqlite", "tombstones/000002.bits"])
+def test_a_damaged_file_of_the_live_generation_is_written_anew(
+    photos: Path, out: Path, name: str
+) -> None:
+    """The journal holds all of it, so readers need not stay on the generation before."""
+    (out / name).write_bytes(b"")
+    assert len(paths(out)) == 3
+    assert build(photos, out).generation == "000003"
+    assert len(paths(out)) == 4
+
+
 def test_a_lost_codebook_is_trained_again(photos: Path, out: Path) -> None:
     """Its folder is completed, and readers open it."""
     (trained,) = (out / "codebooks").glob("*/trained.faiss")
