@@ -15,7 +15,6 @@ import numpy.typing as npt
 import torch
 
 from multigrain.checkpoint import Checkpoint
-from multigrain.cpus import num_cpus as num_cpus  # noqa: PLC0414
 from multigrain.engine_openvino import OpenVINOEngine, has_native_bf16
 from multigrain.engine_torch import TorchEngine
 from multigrain.errors import MultiGrainError

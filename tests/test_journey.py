@@ -13,7 +13,7 @@ from service_running import Service, running
 
 from index.builder import build_index
 from index.searcher import Searcher
-from index.store import Layout
+from index.layout import Layout
 from multigrain.checkpoint import load_checkpoint
 from multigrain.embedder import Embedder
 from service.settings import Settings
