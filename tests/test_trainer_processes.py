@@ -1,6 +1,7 @@
 """Two processes must train like one: the gradients of the same global batch are equal."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,16 +9,20 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from trainer_fixtures import draw_flat
 
 import trainer.margin
 from multigrain.cpus import num_cpus
+from multigrain.document import plain_document
 from multigrain.engine import DeviceError
 from multigrain.model import MultiGrain
 from multigrain.pooling import GeM
+from multigrain.transforms import Preprocessing
+from trainer.fit_whitening import whiten_on
 from trainer.gather import gather_rows, own_slice
 from trainer.negatives import Negatives
 from trainer.objective import MarginSettings, Objective
-from trainer.processes import alone, joined_processes
+from trainer.processes import Processes, alone, joined_processes
 
 NUM_VIEWS = 12
 Gradients = dict[str, Tensor]
@@ -82,18 +87,43 @@ def in_one_of_two(rank: int, folder: str) -> None:
     trainer.margin.sum_over_processes = local_count
     wrong = gradients_of(DistributedDataParallel(objective()), rows)
     gathered = gather_rows(torch.arange(3 * rank + 1))
+    said = said_of_whitening(Path(folder, "photos"), rank)
     if rank == 0:
-        torch.save((right, wrong, gathered, list(own_slice(7))), f"{folder}/found.pt")
+        torch.save((right, wrong, gathered, list(own_slice(7)), said), f"{folder}/found.pt")
     dist.destroy_process_group()
 
 
+def said_of_whitening(photos: Path, rank: int) -> list[str]:
+    document = plain_document(
+        backbone_name="squeezenet1_1",
+        feature_dim=512,
+        preprocessing=Preprocessing(size=32, rule="crop"),
+        p=3.0,
+    )
+    torch.manual_seed(0)
+    said: list[str] = []
+    whiten_on(
+        MultiGrain.build(document),
+        document,
+        sorted(photos.iterdir()),
+        dim=2,
+        power=0.5,
+        processes=Processes(rank, 2, torch.device("cpu"), dist.group.WORLD),
+        say=said.append,
+    )
+    return said
+
+
+Found = tuple[Gradients, Gradients, Tensor, list[int], list[str]]
+
+
 @pytest.fixture(scope="module")
-def found(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Gradients, Gradients, Tensor, list[int]]:
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder = tmp_path_factory.mktemp("two-processes")
+    photos = draw_flat(folder / "photos", num_photos=9)
+    (photos / "unreadable.jpg").write_bytes(b"no photo")
     mp.spawn(in_one_of_two, args=(str(folder),), nprocs=2)
-    answer: tuple[Gradients, Gradients, Tensor, list[int]] = torch.load(folder / "found.pt")
+    answer: Found = torch.load(folder / "found.pt")
     return answer
 
 
@@ -102,7 +132,7 @@ def largest_difference(one: Gradients, other: Gradients) -> dict[str, float]:
     return {name: float((one[name] - other[name]).abs().max()) for name in one}
 
 
-def test_two_processes_have_the_gradient_of_one(found: tuple[Gradients, ...]) -> None:
+def test_two_processes_have_the_gradient_of_one(found: Found) -> None:
     """Trunk, beta, p and classifier, in float64 to 1e-12."""
     single = gradients_of(objective(), slice(None))
     differences = largest_difference(single, found[0])
@@ -113,20 +143,24 @@ def test_two_processes_have_the_gradient_of_one(found: tuple[Gradients, ...]) ->
     assert max(differences.values()) < 1e-12
 
 
-def test_a_local_count_of_active_pairs_gives_another_gradient(
-    found: tuple[Gradients, ...],
-) -> None:
+def test_a_local_count_of_active_pairs_gives_another_gradient(found: Found) -> None:
     """Dividing by each process's own count is wrong, and this batch shows it."""
     single = gradients_of(objective(), slice(None))
     assert max(largest_difference(single, found[1]).values()) > 1e-4
 
 
-def test_parts_of_unequal_length_are_gathered_without_padding(
-    found: tuple[Gradients, Gradients, Tensor, list[int]],
-) -> None:
+def test_parts_of_unequal_length_are_gathered_without_padding(found: Found) -> None:
     """One row of the first process and four of the second; slices cover everything once."""
     assert found[2].tolist() == [0, 0, 1, 2, 3]
     assert found[3] == [0, 1, 2]
+
+
+def test_the_first_process_names_what_another_could_not_read(found: Found) -> None:
+    """The last photo is the second process's; the whitening counts those of both."""
+    skipped, fitted = found[4]
+    assert skipped.startswith("skipped ")
+    assert "unreadable.jpg: image_undecodable" in skipped
+    assert fitted == "whitening: 512 -> 2 dimensions, fitted on 9 photos"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -59,7 +59,7 @@ def _take_up(loop: "Loop", run: RunFolder, newest: Path) -> int:
 def identity_of(config: TrainConfig, photos: PhotoSet) -> dict[str, Any]:
     """Return what two runs must share to compute the same: settings and photos."""
     settings = config.model_dump(mode="json", exclude=set(FREE_ON_RESUME))
-    return settings | {"photos": f"{len(photos.names)} photos, {photos.digest()}"}
+    return settings | {"photos": f"{len(photos.names)} photos, {photos.digest()[:16]}"}
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

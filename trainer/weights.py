@@ -82,11 +82,13 @@ def _read_file(path: Path) -> Mapping[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
     except Exception as error:  # reading any other file as a pickle raises anything
-        reason = str(error).partition("\n")[0]
+        # Without torch's own words: they advise to run the code of a pickle.
         raise WeightsError(
-            f"{path} is no file of weights ({type(error).__name__}: {reason}): give a .pth or "
-            f".safetensors file"
+            f"{path} is no file of weights ({type(error).__name__}): give .safetensors, or a "
+            f".pth that holds a state dict"
         ) from error
     if not isinstance(state, Mapping) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
