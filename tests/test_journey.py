@@ -12,8 +12,8 @@ from PIL import Image
 from service_running import Service, running
 
 from index.builder import build_index
-from index.searcher import Searcher
 from index.layout import Layout
+from index.searcher import Searcher
 from multigrain.checkpoint import load_checkpoint
 from multigrain.embedder import Embedder
 from service.settings import Settings
