@@ -142,8 +142,8 @@ lint: install-dev
 
 .PHONY: bench-embedding bench-quality
 bench-embedding: install-dev  ## speed of the engine and of index.build
-	$(BIN)/python benchmarks/embedding.py
-	$(BIN)/python benchmarks/index_build.py
+	status=0; $(BIN)/python benchmarks/embedding.py || status=1; \
+	  $(BIN)/python benchmarks/index_build.py || status=1; exit $$status
 
 bench-quality: install-dev  ## retrieval quality on the real photos of DATA
 	$(BIN)/python benchmarks/quality.py --data $(call quote,$(DATA)) --out build/quality --table docs/quality.md

@@ -56,7 +56,7 @@ class Case(NamedTuple):
 
 CASES = (
     Case("1 megapixel", 1152, 864, 96, 7.0, 5.0),
-    Case("12 megapixels", 4000, 3000, 24, 6.0, 4.0),
+    Case("12 megapixels", 4000, 3000, 48, 6.0, 4.0),
 )
 # The whole build against decoding and the model, each alone on all cores, one after the other.
 PIPELINE_TARGET = 0.85
