@@ -8,7 +8,6 @@ target is missed.
 """
 
 import argparse
-import json
 import shutil
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from quality_tasks import Task, read_tasks
 from report import Target, judge, machine_facts
 
 from index.build import main as build_index
@@ -55,24 +55,6 @@ class Trunk(NamedTuple):
     whiten_dim: int
 
 
-class Query(NamedTuple):
-    """A photo asked for, those that answer it, and those that do not count."""
-
-    photo: Path
-    relevant: frozenset[Path]
-    junk: frozenset[Path]
-
-
-class Task(NamedTuple):
-    """Queries against a gallery; `collections` are added to the index folder `index`."""
-
-    name: str
-    queries: list[Query]
-    gallery: list[Path]
-    index: str
-    collections: list[Path]
-
-
 class Row(NamedTuple):
     """One line of the table."""
 
@@ -106,56 +88,6 @@ def main(argv: Sequence[str]) -> int:
     if args.table:
         fill_table(args.table, text)
     return judge(targets(rows))
-
-
-def read_tasks(data: Path) -> list[Task]:
-    """The three tests of the data's own README."""
-    instances, copies, classes = data / "instances", data / "copies", data / "classes"
-    distractors = listed(instances / "gallery.csv")
-    originals = sorted((copies / "originals").iterdir())
-    return [
-        Task(
-            name="instances",
-            queries=read_queries(instances / "queries.jsonl"),
-            gallery=distractors,
-            index="things",
-            collections=[instances / "gallery.csv"],
-        ),
-        Task(  # the same index, updated
-            name="copies",
-            queries=read_queries(copies / "queries.jsonl"),
-            gallery=originals + distractors,
-            index="things",
-            collections=[copies / "originals"],
-        ),
-        Task(
-            name="classes, iconic",
-            queries=read_queries(classes / "queries_iconic.jsonl"),
-            gallery=listed(classes / "gallery.csv"),
-            index="groceries",
-            collections=[classes / "gallery.csv"],
-        ),
-    ]
-
-
-def read_queries(path: Path) -> list[Query]:
-    """Queries of a JSONL file, their paths relative to it."""
-
-    def below(names: Sequence[str]) -> frozenset[Path]:
-        return frozenset(path.parent / name for name in names)
-
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [
-        Query(path.parent / row["query"], below(row["relevant"]), below(row.get("junk", [])))
-        for row in rows
-    ]
-
-
-def listed(path: Path) -> list[Path]:
-    """Paths of a CSV list whose first column is `path`."""
-    lines = path.read_text().splitlines()
-    assert lines[0].startswith("path,"), lines[0]
-    return [path.parent / line.split(",")[0] for line in lines[1:]]
 
 
 def measure_trunk(trunk: Trunk, tasks: list[Task], data: Path, out: Path) -> Iterator[Row]:
