@@ -128,9 +128,9 @@ PYTEST_PROCESSES ?= -n auto --dist loadfile
 
 .PHONY: test test-all lint
 test: install-dev lint  ## linters, types and tests
-	$(BIN)/pytest $(PYTEST_PROCESSES) -m 'not slow' --cov --cov-report=term
+	$(BIN)/pytest -q $(PYTEST_PROCESSES) -m 'not slow'
 
-test-all: install-dev lint  ## the same with the slow tests
+test-all: install-dev lint  ## the same with the slow tests, and branch coverage
 	$(BIN)/pytest $(PYTEST_PROCESSES) --cov --cov-report=term
 
 lint: install-dev
