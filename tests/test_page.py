@@ -192,3 +192,4 @@ def test_screenshot_is_written_where_asked(browser: Any, service: Service, photo
     page.wait_for_load_state("networkidle")
     page.screenshot(path=target)
     context.close()
+    assert Path(target).read_bytes().startswith(b"\x89PNG")
