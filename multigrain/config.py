@@ -6,15 +6,16 @@ its fields, and nothing else is accepted. See docs/decisions/0001-configuration.
 
 import argparse
 import difflib
+import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from multigrain.errors import MultiGrainError
@@ -43,6 +44,20 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=_public, populate_by_name=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _single_values_are_lists(cls, values: Any) -> Any:
+        """Let `data: photos` stand for `data: [photos]` in a file, as one flag does."""
+        if not isinstance(values, Mapping):
+            return values
+        lists = {name for name, field in _fields(cls).items() if _is_list(field.annotation)}
+        return {
+            key: [value]
+            if _public(key) in lists and isinstance(value, str | int | float | Path)
+            else value
+            for key, value in values.items()
+        }
 
     def to_yaml(self) -> str:
         """The resolved settings as YAML, itself a valid `--config` file."""
@@ -137,9 +152,27 @@ def _make_parser(cls: type[Config], prog: str, description: str) -> argparse.Arg
         dest="print_config_and_exit",
         help="print the resolved settings as YAML and exit",
     )
-    for name, field in _fields(cls).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, **_flag_of(field))
+    for section, names in _sections(cls):
+        # A program whose settings have no parts needs no headings.
+        group = parser if section is cls else parser.add_argument_group(_heading(section))
+        for name in names:
+            flag = f"--{_public(name).replace('_', '-')}"
+            group.add_argument(flag, dest=_public(name), **_flag_of(cls.model_fields[name]))
     return parser
+
+
+def _sections(cls: type[Config]) -> Iterator[tuple[type, list[str]]]:
+    """The classes that settings are put together of, and the fields each declares, in order."""
+    owners = {
+        name: next(base for base in cls.__mro__ if name in inspect.get_annotations(base))
+        for name in cls.model_fields
+    }
+    for owner in dict.fromkeys(owners.values()):
+        yield owner, [name for name in cls.model_fields if owners[name] is owner]
+
+
+def _heading(section: type) -> str:
+    return (section.__doc__ or section.__name__).splitlines()[0].rstrip(".").lower()
 
 
 def _flag_of(field: FieldInfo) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from index.searcher import Searcher
 from multigrain.checkpoint import load_checkpoint
 from multigrain.embedder import Embedder
 from service.settings import Settings
+from trainer.labels import PhotoSet
 from trainer.processes import alone
 from trainer.reading import prepared_photo
 from trainer.scenes import draw_collection
@@ -53,7 +54,7 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
         backbone="squeezenet1_1",
         size=64,
         batch_size=12,
-        steps=2,
+        duration="2step",
         whiten_dim=8,
         device="cpu",
         num_threads=1,
@@ -101,7 +102,9 @@ def test_trainer_embedder_and_index_agree_on_every_vector(journey: Journey) -> N
     (shard,) = (layout.root / "shards").iterdir()
     stored = np.fromfile(shard / "emb.f16", np.float16).reshape(-1, 8).astype(np.float32)
     for row, photo in enumerate(journey.photos):
-        pixels = torch.from_numpy(prepared_photo(photo, document.preprocessing))
+        pixels = torch.from_numpy(
+            prepared_photo(PhotoSet.of_paths([photo]), 0, document.preprocessing)
+        )
         with torch.inference_mode():
             trained = model(pixels.permute(2, 0, 1)[None]).embedding[0].numpy()
         (embedded,) = embedder.embed([photo])

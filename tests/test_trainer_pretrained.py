@@ -16,6 +16,7 @@ from multigrain.checkpoint import load_checkpoint
 from multigrain.config import ConfigError
 from multigrain.files import sha256_of
 from trainer.fit_whitening import FitError, safe_dim
+from trainer.labels import PhotoSet
 from trainer.negatives import Negatives
 from trainer.objective import MarginSettings, Objective, ObjectiveError
 from trainer.optimiser import build_optimiser, rate_at
@@ -285,7 +286,9 @@ def _first_hits(model: nn.Module, test_data: Path) -> float:
     paths = [test_data / "instances" / row["path"] for row in rows]
     found = {}
     for batch in prepared_batches(
-        lambda number: prepared_photo(paths[number], rule), len(paths), skipped=[]
+        lambda number: prepared_photo(PhotoSet.of_paths(paths), number, rule),
+        len(paths),
+        skipped=[],
     ):
         with torch.inference_mode():
             found |= dict(zip(batch.numbers, model(batch.pixels).embedding, strict=True))

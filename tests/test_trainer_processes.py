@@ -20,6 +20,7 @@ from multigrain.pooling import GeM
 from multigrain.transforms import Preprocessing
 from trainer.fit_whitening import whiten_on
 from trainer.gather import gather_rows, own_slice
+from trainer.labels import PhotoSet
 from trainer.negatives import Negatives
 from trainer.objective import MarginSettings, Objective
 from trainer.processes import Processes, alone, joined_processes
@@ -105,9 +106,10 @@ def said_of_whitening(photos: Path, rank: int) -> list[str]:
     whiten_on(
         MultiGrain.build(document),
         document,
-        sorted(photos.iterdir()),
+        PhotoSet.of_paths(sorted(photos.iterdir())),
         dim=2,
         power=0.5,
+        floor=1e-3,
         processes=Processes(rank, 2, torch.device("cpu"), dist.group.WORLD),
         say=said.append,
     )

@@ -23,10 +23,10 @@ class FinishError(MultiGrainError):
 class WhiteningPlan(NamedTuple):
     """The whitening at the end of a run; `dim` None is as many as the photos bear."""
 
-    paths: list[Path]
-    folder: Path
+    photos: PhotoSet
     dim: int | None
     power: float
+    floor: float
 
 
 def plan_whitening(
@@ -36,6 +36,7 @@ def plan_whitening(
     dim: int | None,
     most_photos: int,
     power: float,
+    floor: float,
     say: Say,
 ) -> WhiteningPlan | None:
     """Return the plan, or None for `dim` 0 and for fewer than 8 photos without a `dim`.
@@ -51,9 +52,9 @@ def plan_whitening(
         return None
     # Evenly over the sorted names, so that every class is among them.
     num_taken = min(num_photos, most_photos)
-    paths = [photos.path(place * num_photos // num_taken) for place in range(num_taken)]
+    taken = photos.pick([place * num_photos // num_taken for place in range(num_taken)])
     check_bearable(dim=dim, feature_dim=feature_dim, num_photos=num_taken)
-    return WhiteningPlan(paths, photos.root, dim, power)
+    return WhiteningPlan(taken, dim, power, floor)
 
 
 def write_model(
@@ -105,14 +106,15 @@ def _whitened(
         return whiten_on(
             model,
             document,
-            plan.paths,
+            plan.photos,
             dim=plan.dim,
             power=plan.power,
+            floor=plan.floor,
             processes=loop.processes,
             say=say,
         )
     except MultiGrainError as error:
-        places = {"checkpoint": run.unwhitened, "photos": plan.folder, "out": run.model}
+        places = {"checkpoint": run.unwhitened, "photos": plan.photos.root, "out": run.model}
         flags = " ".join(f"--{name} {shlex.quote(str(path))}" for name, path in places.items())
         raise FinishError(
             f"the model is trained, but its whitening failed ({error}): it is kept without one; "

@@ -1,7 +1,6 @@
 """Fit a model's whitening on photos, over all processes."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 
@@ -13,10 +12,10 @@ from multigrain.progress import Progress
 from multigrain.transforms import Pixels
 from multigrain.whitening import Moments, fit_whitening
 from trainer.gather import own_slice
+from trainer.labels import PhotoSet
 from trainer.processes import Processes
 from trainer.reading import Skipped, prepared_batches, prepared_photo
 
-FLOOR = 1e-3  # of the largest eigenvalue; below it few photos measure only noise
 PHOTOS_PER_DIMENSION = 4
 FEWEST_PHOTOS = 8
 
@@ -51,10 +50,11 @@ def check_bearable(*, dim: int | None, feature_dim: int, num_photos: int) -> Non
 def whiten_on(
     model: MultiGrain,
     document: Document,
-    paths: Sequence[Path],
+    photos: PhotoSet,
     *,
     dim: int | None,
     power: float,
+    floor: float,
     processes: Processes,
     say: Callable[[str], None],
 ) -> Document:
@@ -66,19 +66,19 @@ def whiten_on(
     trunk's; WhiteningError when all embeddings are equal.
     """
     feature_dim = document.backbone.feature_dim
-    check_bearable(dim=dim, feature_dim=feature_dim, num_photos=len(paths))
+    check_bearable(dim=dim, feature_dim=feature_dim, num_photos=len(photos.names))
     model.whiten = None
-    moments = _moments_of(model.eval(), document, paths, processes=processes, say=say)
+    moments = _moments_of(model.eval(), document, photos, processes=processes, say=say)
     check_bearable(dim=dim, feature_dim=feature_dim, num_photos=moments.count)
     kept = dim or safe_dim(feature_dim, moments.count)
-    whiten = fit_whitening(moments, dim=kept, power=power, floor=FLOOR)
+    whiten = fit_whitening(moments, dim=kept, power=power, floor=floor)
     model.whiten = whiten.to(model.pixel_mean.device)
     say(f"whitening: {feature_dim} -> {kept} dimensions, fitted on {moments.count} photos")
     whitening = WhiteningSpec(
         in_=feature_dim,
         out=kept,
         power=power,
-        floor=FLOOR,
+        floor=floor,
         photos=moments.count,
         size=document.preprocessing.size,
     )
@@ -89,19 +89,19 @@ def whiten_on(
 def _moments_of(
     model: MultiGrain,
     document: Document,
-    paths: Sequence[Path],
+    photos: PhotoSet,
     *,
     processes: Processes,
     say: Callable[[str], None],
 ) -> Moments:
     """Return the moments of the unit vectors of all photos, the same on every process."""
-    own = [paths[number] for number in own_slice(len(paths))]
+    own = list(own_slice(len(photos.names)))
     moments = Moments(document.backbone.feature_dim)
     skipped: list[Skipped] = []
     progress = Progress(len(own), "photos") if processes.is_first else None
 
     def read(number: int) -> Pixels:
-        return prepared_photo(own[number], document.preprocessing)
+        return prepared_photo(photos, own[number], document.preprocessing)
 
     # Folded and channels last: on a CPU several times the speed of the model as it is trained.
     engine = TorchEngine(model, device=str(model.pixel_mean.device), precision="fp32")
@@ -113,7 +113,8 @@ def _moments_of(
     if progress is not None:
         progress.close()
     # Only the first process speaks, so it must know of all.
-    for lines in processes.gather([f"{own[number]}: {reason}" for number, reason in skipped]):
+    names = [(photos.path(own[number]), reason) for number, reason in skipped]
+    for lines in processes.gather([f"{name}: {reason}" for name, reason in names]):
         for line in lines:
             say(f"skipped {line}")
     total = Moments(document.backbone.feature_dim)

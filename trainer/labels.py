@@ -5,7 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL import Image
+
 from multigrain.errors import MultiGrainError
+from multigrain.photo import open_photo
 from multigrain.photo_list import is_utf8
 from trainer.photos import find_photos
 
@@ -27,6 +30,19 @@ class PhotoSet(NamedTuple):
     def path(self, photo_id: int) -> Path:
         """Where the photo lies."""
         return self.root / self.names[photo_id]
+
+    @classmethod
+    def of_paths(cls, paths: Sequence[Path]) -> "PhotoSet":
+        """Return photos from anywhere, without classes."""
+        names = tuple(str(path) for path in paths)
+        return cls(Path(), names, (0,) * len(names), None)
+
+    def image(self, photo_id: int, *, min_side: int) -> Image.Image:
+        """Decode one photo: upright RGB, its shorter side at least `min_side` where it has that.
+
+        Raises PhotoError.
+        """
+        return open_photo(self.path(photo_id), min_side=min_side).image
 
     def digest(self) -> str:
         """Hex SHA-256 of names and classes: equal when ids mean the same photos."""

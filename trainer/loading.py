@@ -5,7 +5,6 @@ P photos of a process, N views each, S side of a view.
 
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from multigrain.errors import MultiGrainError
-from multigrain.photo import PhotoError, open_photo
+from multigrain.photo import PhotoError
 from trainer.augment import Augmentation, random_view
 from trainer.labels import PhotoSet
 from trainer.sampler import BatchPlan, Draw
@@ -71,7 +70,7 @@ class ViewsDataset(Dataset[Views]):
         for offset in range(min(num_photos, MOST_NEIGHBOURS_TRIED)):
             photo_id = (draw.photo_id + offset) % num_photos
             try:
-                pixels = self._views_of(self.photos.path(photo_id), draw.epoch, photo_id)
+                pixels = self._views_of(draw.epoch, photo_id)
             except PhotoError as error:
                 bad.append(BadPhoto(photo_id, f"{error.code}: {error}"))
             else:
@@ -81,9 +80,9 @@ class ViewsDataset(Dataset[Views]):
             f"{self.photos.path(draw.photo_id)} ({bad[0].reason})"
         )
 
-    def _views_of(self, path: Path, epoch: int, photo_id: int) -> Tensor:
+    def _views_of(self, epoch: int, photo_id: int) -> Tensor:
         side = self.augmentation.size * DECODE_SIDES_PER_VIEW
-        image = open_photo(path, min_side=side).image
+        image = self.photos.image(photo_id, min_side=side)
         views = [
             random_view(image, self.augmentation, epoch=epoch, photo_id=photo_id, view=view)
             for view in range(self.num_views)

@@ -10,7 +10,8 @@ from pydantic import ConfigDict, Field, model_validator
 from multigrain.config import Config, load_config, run_main
 from trainer.out_file import check_out_file
 from trainer.photos import paths_of
-from trainer.settings import LARGEST_SIDE, SMALLEST_SIDE, WHITEN_POWER
+from trainer.settings_data import LARGEST_SIDE, SMALLEST_SIDE
+from trainer.settings_finish import WHITEN_FLOOR, WHITEN_POWER
 from trainer.speech import say
 
 PROG = "python -m trainer.pretrained"
@@ -53,6 +54,12 @@ class PretrainedConfig(Config):
         le=1,
         description="1: full whitening, 0: centre and rotate only",
     )
+    whiten_floor: float = Field(
+        default=WHITEN_FLOOR,
+        ge=0,
+        le=1,
+        description="smallest eigenvalue, as a share of the largest",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="where the photos are embedded for the whitening"
     )
@@ -75,6 +82,7 @@ def make_pretrained(config: PretrainedConfig) -> Path:
     from multigrain.model import MultiGrain
     from multigrain.transforms import Preprocessing
     from trainer.fit_whitening import whiten_on
+    from trainer.labels import PhotoSet
     from trainer.processes import alone
     from trainer.weights import load_weights
 
@@ -96,9 +104,10 @@ def make_pretrained(config: PretrainedConfig) -> Path:
         document = whiten_on(
             model,
             document,
-            paths,
+            PhotoSet.of_paths(paths),
             dim=config.whiten_dim,
             power=config.whiten_power,
+            floor=config.whiten_floor,
             processes=processes,
             say=say,
         )

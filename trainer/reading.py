@@ -5,7 +5,6 @@ n photos of a batch.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +12,9 @@ import torch
 from torch import Tensor
 
 from multigrain.ahead import in_order
-from multigrain.photo import PhotoError, open_photo
+from multigrain.photo import PhotoError
 from multigrain.transforms import Pixels, Preprocessing
+from trainer.labels import PhotoSet
 
 BATCH_SIZE = 16
 NUM_AHEAD = 64  # photos decoded before they are needed
@@ -34,9 +34,9 @@ class Skipped(NamedTuple):
     reason: str
 
 
-def prepared_photo(path: Path, preprocessing: Preprocessing) -> Pixels:
+def prepared_photo(photos: PhotoSet, photo_id: int, preprocessing: Preprocessing) -> Pixels:
     """Decode and prepare one photo; raises PhotoError."""
-    return preprocessing.prepare(open_photo(path, min_side=preprocessing.min_side).image)
+    return preprocessing.prepare(photos.image(photo_id, min_side=preprocessing.min_side))
 
 
 def prepared_batches(

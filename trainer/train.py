@@ -23,26 +23,30 @@ PROG = "trainer/train.py"
 
 def train(config: TrainConfig, processes: "Processes") -> Path | None:
     """Train, whiten and write the checkpoint; return its path, None when stopped by SIGTERM."""
-    from trainer import assemble
+    from trainer.assemble import build_loop
+    from trainer.build_model import build_model
+    from trainer.build_objective import build_objective, build_plan
+    from trainer.data import build_batches, read_data
     from trainer.finish import plan_whitening, write_model
     from trainer.resume import open_folder, resume
     from trainer.speech import say, say_nothing
 
     tell = say if processes.is_first else say_nothing
     run = open_folder(config.out, resuming=config.resume == "auto")
-    data = assemble.read_data(config, say=tell)
-    document, model = assemble.build_model(config, data, say=tell)
+    data = read_data(config, say=tell)
+    document, model = build_model(config, data, say=tell)
     whitening = plan_whitening(
         data.training,
         feature_dim=document.backbone.feature_dim,
         dim=config.whiten_dim,
         most_photos=config.whiten_photos,
         power=config.whiten_power,
+        floor=config.whiten_floor,
         say=tell,
     )
-    plan = assemble.build_plan(config, data, processes)
-    objective, wrapped = assemble.build_objective(config, data, model, plan, processes)
-    loop = assemble.build_loop(
+    plan = build_plan(config, data, processes)
+    objective, wrapped = build_objective(config, data, model, plan, processes)
+    loop = build_loop(
         config,
         data,
         document=document,
@@ -54,7 +58,7 @@ def train(config: TrainConfig, processes: "Processes") -> Path | None:
         say=tell,
     )
     start = resume(loop, run, settings=config.to_yaml(), say=tell)
-    batches = assemble.build_batches(config, data, plan, loop, start=start)
+    batches = build_batches(config, data, plan, processes, start=start, stop=loop.course.num_steps)
     if not loop.train(batches, start=start):
         tell(f"stopped by SIGTERM and saved: go on with --resume auto --out {config.out}")
         return None

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from multigrain.metrics import positive_ranks, recall_at
 from multigrain.model import MultiGrain
-from multigrain.photo import open_photo
 from multigrain.transforms import Pixels, Preprocessing
 from multigrain.views import VIEW_KINDS, edited_view
 from trainer.gather import gather_rows, own_slice, sum_over_processes
@@ -48,7 +47,7 @@ def validate(
     model.eval()
     own = own_slice(len(photos.names))
     originals = _embed(
-        model, list(own), lambda photo_id, _: prepared_photo(photos.path(photo_id), preprocessing)
+        model, list(own), lambda photo_id, _: prepared_photo(photos, photo_id, preprocessing)
     )
     num_read = torch.tensor(len(originals.photo_ids), device=model.pixel_mean.device)
     if num_missing := len(photos.names) - int(sum_over_processes(num_read)):
@@ -70,7 +69,7 @@ def _copy_recall(
     """Search edited copies among all originals; recall of the right one at rank 1."""
 
     def read(photo_id: int, copy: int) -> Pixels:
-        image = open_photo(photos.path(photo_id), min_side=preprocessing.min_side).image
+        image = photos.image(photo_id, min_side=preprocessing.min_side)
         seed = seed_of("copy", photos.names[photo_id], copy)
         # Photos take turns, so that a small set too meets every kind of edit.
         kind = VIEW_KINDS[(photo_id * COPIES_PER_PHOTO + copy) % len(VIEW_KINDS)]

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 from multigrain.config import Config, load_config, run_main
 from trainer.out_file import check_out_file
 from trainer.photos import paths_of
-from trainer.settings import WHITEN_POWER
+from trainer.settings_finish import WHITEN_FLOOR, WHITEN_POWER
 from trainer.speech import say
 
 PROG = "python -m trainer.whiten"
@@ -35,6 +35,12 @@ class WhitenConfig(Config):
         le=1,
         description="1: full whitening, 0: centre and rotate only",
     )
+    floor: float = Field(
+        default=WHITEN_FLOOR,
+        ge=0,
+        le=1,
+        description="smallest eigenvalue, as a share of the largest",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="where the photos are embedded"
     )
@@ -44,6 +50,7 @@ def whiten(config: WhitenConfig) -> Path:
     """Write the whitened checkpoint and return its path."""
     from multigrain.checkpoint import load_checkpoint, save_checkpoint
     from trainer.fit_whitening import whiten_on
+    from trainer.labels import PhotoSet
     from trainer.processes import alone
 
     check_out_file(config.out)
@@ -54,9 +61,10 @@ def whiten(config: WhitenConfig) -> Path:
     document = whiten_on(
         checkpoint.model,
         checkpoint.document,
-        paths,
+        PhotoSet.of_paths(paths),
         dim=config.dim,
         power=config.power,
+        floor=config.floor,
         processes=processes,
         say=say,
     )

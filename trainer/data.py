@@ -1,0 +1,79 @@
+"""Photos to train on and to validate on, and this process's batches of them."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+
+from multigrain.errors import MultiGrainError
+from trainer.augment import Augmentation
+from trainer.labels import PhotoSet, read_photo_set, split_by_hash, with_classes_of
+from trainer.loading import Batch, Steps, ViewsDataset, batch_loader
+from trainer.processes import Processes
+from trainer.sampler import BatchPlan
+from trainer.settings import TrainConfig
+
+MOST_WORKERS = 8
+
+Say = Callable[[str], None]
+
+
+class DataError(MultiGrainError):
+    """Settings that do not fit the photos."""
+
+
+class Data(NamedTuple):
+    """Photos to train on and to validate on, and the weight of their classes."""
+
+    training: PhotoSet
+    validation: PhotoSet
+    lambda_: float
+
+
+def read_data(config: TrainConfig, *, say: Say) -> Data:
+    """Read the folder, split it, and decide on lambda.
+
+    Raises DataError for a lambda above 0 without classes.
+    """
+    photos = read_photo_set(config.data[0], say=say)
+    if config.val:
+        training = photos
+        validation = with_classes_of(read_photo_set(config.val[0], say=say), training)
+    else:
+        training, validation = split_by_hash(photos, config.val_fraction)
+    num_classes = len(photos.class_names or ())
+    if num_classes:
+        lambda_ = 0.5 if config.lambda_ is None else config.lambda_
+    elif config.lambda_:
+        raise DataError(
+            f"--lambda {config.lambda_} needs classes, and {config.data[0]} has none: "
+            f"put the photos of each class into a sub-folder, or leave the flag out"
+        )
+    else:
+        lambda_ = 0.0
+        say(f"{config.data[0]}: no classes, so lambda is 0 and training is on instances alone")
+    say(
+        f"{len(training.names)} photos to train on, {len(validation.names)} to validate on, "
+        f"{num_classes} classes, lambda {lambda_}"
+    )
+    return Data(training, validation, lambda_)
+
+
+def build_batches(
+    config: TrainConfig,
+    data: Data,
+    plan: BatchPlan,
+    processes: Processes,
+    *,
+    start: int,
+    stop: int,
+) -> Iterable[Batch]:
+    """Load this process's batches for the steps start .. stop - 1."""
+    augmentation = Augmentation(size=config.size, seed=config.seed, area=(config.min_area, 1.0))
+    dataset = ViewsDataset(data.training, augmentation, num_views=config.num_views)
+    steps = Steps(plan, rank=processes.rank, start=start, stop=stop)
+    on_gpu = processes.device.type == "cuda"
+    # On the CPU the model needs the cores; one loader still fills the gaps between steps.
+    by_cores = min(MOST_WORKERS, torch.get_num_threads()) if on_gpu else 1
+    num_workers = by_cores if config.num_workers is None else config.num_workers
+    return batch_loader(dataset, steps, num_workers=num_workers, pin_memory=on_gpu)

@@ -1,0 +1,53 @@
+"""Flags of the training program: from trained weights to a checkpoint in use."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from multigrain.config import Config
+from trainer.settings_data import LARGEST_SIDE, SMALLEST_SIDE
+
+WHITEN_POWER = 0.5  # full whitening, fitted on few photos, makes retrieval worse
+WHITEN_FLOOR = 1e-3  # of the largest eigenvalue; below it few photos measure only noise
+EXPONENTS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
+
+
+class FinishSettings(Config):
+    """The model's input in use, its exponents, its whitening, and the report."""
+
+    test_size: int | None = Field(
+        default=None,
+        ge=SMALLEST_SIDE,
+        le=LARGEST_SIDE,
+        description="side of the model's input in use; unset: --size",
+    )
+    rule: Literal["crop", "whole"] = Field(
+        default="whole", description="input in use: central square, or the whole photo"
+    )
+    more_test_sizes: tuple[int, ...] = Field(
+        default=(), description="sides for which an exponent is found as well; repeatable"
+    )
+    exponents: tuple[float, ...] = Field(
+        default=EXPONENTS,
+        description="exponents p* tried on the validation photos, in one pass a size; [] in a "
+        "file: keep --p",
+    )
+    whiten_dim: int | None = Field(
+        default=None, ge=0, description="0: none; unset: at most a quarter of the photos"
+    )
+    whiten_photos: int = Field(
+        default=20_000, ge=1, description="training photos to fit the whitening on, at most"
+    )
+    whiten_power: float = Field(
+        default=WHITEN_POWER,
+        ge=0,
+        le=1,
+        description="1: full whitening, 0: centre and rotate only",
+    )
+    whiten_floor: float = Field(
+        default=WHITEN_FLOOR,
+        ge=0,
+        le=1,
+        description="smallest eigenvalue, as a share of the largest",
+    )
+    report: bool = Field(default=True, description="write report.html")
