@@ -140,10 +140,18 @@ lint: install-dev
 
 # --- benchmarks -------------------------------------------------------------------------------
 
-.PHONY: bench-embedding bench-quality
+.PHONY: bench-embedding bench-quality bench-trainer bench-ablation
 bench-embedding: install-dev  ## speed of the engine and of index.build
 	status=0; $(BIN)/python benchmarks/embedding.py || status=1; \
 	  $(BIN)/python benchmarks/index_build.py || status=1; exit $$status
 
 bench-quality: install-dev  ## retrieval quality on the real photos of DATA
 	$(BIN)/python benchmarks/quality.py --data $(call quote,$(DATA)) --out build/quality --table docs/quality.md
+
+FULL ?=
+bench-trainer: install-dev  ## the trainer's overhead, loss, loading, checkpoints; FULL=1: the whole protocol
+	$(BIN)/python benchmarks/trainer.py --data $(call quote,$(DATA)) $(if $(FULL),--full)
+
+# Resumable: runs that are done are kept in build/ablation.
+bench-ablation: install-dev  ## what each choice of the training recipe is worth; hours
+	$(BIN)/python benchmarks/ablation.py --data $(call quote,$(DATA)) --out build/ablation

@@ -25,7 +25,12 @@ ONLY_IN = {
     "starlette": ("service/",),
     "uvicorn": ("service/",),
     "openvino": ("multigrain/engine_openvino.py",),
-    "torchvision": ("multigrain/backbone.py", "trainer/"),
+    "onnxruntime": ("multigrain/", "trainer/"),
+    "pytorch_metric_learning": ("trainer/pair_losses",),
+    "pyarrow": ("multigrain/photo_list", "trainer/"),
+    "tensorboard": ("trainer/logbook",),
+    "timm": ("multigrain/backbone", "trainer/"),
+    "torchvision": ("multigrain/backbone", "trainer/"),
     "PIL": ("multigrain/", "trainer/", "service/thumbnails.py"),
 }
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
