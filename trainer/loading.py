@@ -17,6 +17,7 @@ from multigrain.photo import PhotoError
 from trainer.augment import Augmentation, random_view
 from trainer.labels import PhotoSet
 from trainer.sampler import BatchPlan, Draw
+from trainer.seeds import seed_of
 
 # A crop may be a twelfth of the photo, a third of its side; twice the view's side keeps most
 # crops from being enlarged and still spares most of a large photo's decoding.
@@ -41,6 +42,7 @@ class Views(NamedTuple):
     photo_id: int
     label: int
     pixels: Tensor
+    seeds: tuple[int, ...]
     bad: tuple[BadPhoto, ...]
 
 
@@ -50,7 +52,19 @@ class Batch(NamedTuple):
     pixels: Tensor  # uint8 [P * N, 3, S, S]
     labels: Tensor  # int64 [P * N]
     photo_ids: Tensor  # int64 [P * N]
+    seeds: Tensor  # int64 [P * N], of a view's random choices; stays on the host
     bad: tuple[BadPhoto, ...]
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch with what the model needs on the device, without waiting for it.
+
+        The seeds stay: choices are drawn on the host, so that no step waits for the device.
+        """
+        return self._replace(
+            pixels=self.pixels.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            photo_ids=self.photo_ids.to(device, non_blocking=True),
+        )
 
 
 class ViewsDataset(Dataset[Views]):
@@ -74,10 +88,17 @@ class ViewsDataset(Dataset[Views]):
             except PhotoError as error:
                 bad.append(BadPhoto(photo_id, f"{error.code}: {error}"))
             else:
-                return Views(photo_id, self.photos.labels[photo_id], pixels, tuple(bad))
+                label, seeds = self.photos.labels[photo_id], self._seeds_of(draw.epoch, photo_id)
+                return Views(photo_id, label, pixels, seeds, tuple(bad))
         raise LoadingError(
             f"{len(bad)} photos in a row cannot be read, the first is "
-            f"{self.photos.path(draw.photo_id)} ({bad[0].reason})"
+            f"{self.photos.names[draw.photo_id]} ({bad[0].reason})"
+        )
+
+    def _seeds_of(self, epoch: int, photo_id: int) -> tuple[int, ...]:
+        return tuple(
+            seed_of(self.augmentation.seed, "view", epoch, photo_id, view)
+            for view in range(self.num_views)
         )
 
     def _views_of(self, epoch: int, photo_id: int) -> Tensor:
@@ -132,6 +153,7 @@ def collate(items: list[Views]) -> Batch:
         pixels=torch.cat([item.pixels for item in items]),
         labels=labels.repeat_interleave(num_views),
         photo_ids=photo_ids.repeat_interleave(num_views),
+        seeds=torch.tensor([seed for item in items for seed in item.seeds]),
         bad=tuple(bad for item in items for bad in item.bad),
     )
 
