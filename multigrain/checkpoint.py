@@ -60,7 +60,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     model.load_state_dict(tensors, strict=True)
     fingerprint = fingerprint_of(tensors, document)
     p_at_size = document.pooling.p_by_size.get(document.preprocessing.size)
-    if p_at_size is not None:
+    if p_at_size is not None and model.pool.p is not None:
         model.pool.p.data.fill_(p_at_size)
     return Checkpoint(model.eval(), document, fingerprint)
 

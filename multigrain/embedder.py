@@ -106,7 +106,7 @@ class Embedder:
         rows_of_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for row, array in enumerate(pixels):
             rows_of_shape[array.shape].append(row)
-        pooled = np.empty((len(pixels), self.document.backbone.feature_dim), np.float32)
+        pooled = np.empty((len(pixels), self.document.reduced_dim), np.float32)
         for rows in rows_of_shape.values():
             for start in range(0, len(rows), batch_size):
                 batch = rows[start : start + batch_size]

@@ -33,13 +33,13 @@ class DeviceError(MultiGrainError):
 
 
 class Engine(Protocol):
-    """Pixels to pooled unit vectors, on one device in one precision."""
+    """Pixels to unit vectors, on one device in one precision."""
 
     name: str
     precision: str
 
     def infer(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """uint8 [N, H, W, 3] of one shape -> unit float32 [N, C]; one caller at a time."""
+        """uint8 [N, H, W, 3] of one shape -> unit float32 [N, E]; one caller at a time."""
         ...
 
 

@@ -27,7 +27,7 @@ def has_native_bf16() -> bool:
 
 
 def convert(model: MultiGrain) -> Any:
-    """Trace the model into an OpenVINO graph: uint8 [N, H, W, 3] -> unit float32 [N, C].
+    """Trace the model into an OpenVINO graph: uint8 [N, H, W, 3] -> unit float32 [N, E].
 
     Goes through the PyTorch frontend itself: `openvino.convert_model` would send telemetry.
     """
@@ -81,7 +81,7 @@ class OpenVINOEngine:
         return cls(graph, precision=precision, num_threads=num_threads)
 
     def infer(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """uint8 [N, H, W, 3] -> unit float32 [N, C]; one caller at a time."""
+        """uint8 [N, H, W, 3] -> unit float32 [N, E]; one caller at a time."""
         unit: npt.NDArray[np.float32] = self._request.infer({0: pixels}, share_inputs=True)[0]
         return unit.copy()  # the request's own buffer is reused by the next call
 

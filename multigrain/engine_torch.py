@@ -17,7 +17,7 @@ CUDA_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 
 class PooledUnit(nn.Module):
-    """Pixels uint8 [N, H, W, 3] -> unit pooled vectors [N, C]: what an engine computes.
+    """Pixels uint8 [N, H, W, 3] -> unit vectors [N, E]: what an engine computes.
 
     Whitening stays outside, in float32: it amplifies what a short format rounds.
     """
@@ -28,7 +28,8 @@ class PooledUnit(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Decoded pixels, RGB in 0..255, channels last."""
-        return F.normalize(self.model.pooled(pixels.permute(0, 3, 1, 2)).float(), dim=1)
+        e = self.model.pooled(pixels.permute(0, 3, 1, 2))
+        return F.normalize(self.model.sides(e).feature.float(), dim=1)
 
 
 class TorchEngine:
@@ -49,7 +50,7 @@ class TorchEngine:
         self._module = PooledUnit(folded).to(self._device).to(memory_format=torch.channels_last)
 
     def infer(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """uint8 [N, H, W, 3] -> unit float32 [N, C]; one caller at a time."""
+        """uint8 [N, H, W, 3] -> unit float32 [N, E]; one caller at a time."""
         batch = torch.from_numpy(pixels)
         if self._device.type == "cuda":
             batch = _padded(batch).to(self._device, non_blocking=True)

@@ -10,8 +10,20 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from multigrain.checkpoint import CheckpointError, load_checkpoint, read_document, save_checkpoint
-from multigrain.document import Document, EmbeddingSpec, WhiteningSpec, plain_document
+from multigrain.checkpoint import (
+    CheckpointError,
+    fingerprint_of,
+    load_checkpoint,
+    read_document,
+    save_checkpoint,
+)
+from multigrain.document import (
+    Document,
+    EmbeddingSpec,
+    PoolingSpec,
+    WhiteningSpec,
+    plain_document,
+)
 from multigrain.model import ModelError, MultiGrain
 from multigrain.transforms import Preprocessing
 from multigrain.whitening import Whitening
@@ -160,3 +172,19 @@ def test_the_document_survives_json() -> None:
     """Aliases (`in`, `lambda`) are written and read back."""
     assert Document.model_validate_json(WHITENED.model_dump_json()) == WHITENED
     assert '"in":512' in WHITENED.model_dump_json()
+
+
+def test_fingerprints_of_the_first_release_stay_as_they_were() -> None:
+    """Digests computed by version 0.1.0, before the document knew necks, strides or scales."""
+    assert DOCUMENT.embedding_digest().hex() == (
+        "e77259b82689a53b16e9ede6c98f9ca175a116fa1db133eaf1937568cdee2011"
+    )
+    tuned = WHITENED.model_copy(update={"pooling": PoolingSpec(p=3.0, p_by_size={64: 5.0})})
+    assert tuned.embedding_digest().hex() == (
+        "e6b90b7df6f1eaa11ecc97492a8b06e4c687dd1335e327e974110034ff415e7e"
+    )
+    state = MultiGrain.build(DOCUMENT).state_dict()
+    halves = {name: torch.full_like(tensor, 0.5) for name, tensor in state.items()}
+    assert fingerprint_of(halves, DOCUMENT) == (
+        "40c9085b2d3b3dc7ea5ce2e293c9b1499eae6d077a08b81b91eb04ed27a8642b"
+    )

@@ -46,7 +46,7 @@ def load_weights(backbone: Backbone, source: str, *, say: Callable[[str], None])
         # A file's name need not be UTF-8; the checkpoint's document is.
         name = path.name.encode(errors="backslashreplace").decode()
         origin = {"weights": name, "weights_sha256": sha256_of(path)}
-    report = backbone.load_torchvision_state(_trunk_of(state))
+    report = backbone.load_library_state(_trunk_of(state))
     dropped = [name for name in report.unexpected if name.startswith(_CLASSIFIERS)]
     unexpected = sorted(set(report.unexpected) - set(dropped))
     missing = sorted(name for name in report.missing if not name.endswith(_COUNTER))
