@@ -7,6 +7,7 @@ import torch
 
 from multigrain.errors import MultiGrainError
 from trainer.augment import Augmentation
+from trainer.augment_device import DevicePart, Edit, edit_full
 from trainer.labels import PhotoSet, read_photo_set, split_by_hash, with_classes_of
 from trainer.loading import Batch, Steps, ViewsDataset, batch_loader
 from trainer.processes import Processes
@@ -77,3 +78,10 @@ def build_batches(
     by_cores = min(MOST_WORKERS, torch.get_num_threads()) if on_gpu else 1
     num_workers = by_cores if config.num_workers is None else config.num_workers
     return batch_loader(dataset, steps, num_workers=num_workers, pin_memory=on_gpu)
+
+
+def build_device_part(config: TrainConfig, processes: Processes) -> DevicePart:
+    """Build what the device does to a batch before the model sees it."""
+    del processes
+    edits: list[Edit] = [edit_full] if config.augment == "full" else []
+    return DevicePart(edits)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from multigrain.errors import MultiGrainError
 from multigrain.photo import PhotoError
+from multigrain.transforms import Pixels
 from trainer.augment import Augmentation, random_view
 from trainer.labels import PhotoSet
 from trainer.sampler import BatchPlan, Draw
@@ -37,11 +38,11 @@ class BadPhoto(NamedTuple):
 
 
 class Views(NamedTuple):
-    """Views [N, 3, S, S] of one photo, uint8; `bad` are the photos it stands in for."""
+    """Views [N, S, S, 3] of one photo, uint8; `bad` are the photos it stands in for."""
 
     photo_id: int
     label: int
-    pixels: Tensor
+    pixels: Pixels
     seeds: tuple[int, ...]
     bad: tuple[BadPhoto, ...]
 
@@ -49,7 +50,7 @@ class Views(NamedTuple):
 class Batch(NamedTuple):
     """A process's part of a step: P * N views, the views of a photo side by side."""
 
-    pixels: Tensor  # uint8 [P * N, 3, S, S]
+    pixels: Tensor  # uint8 [P * N, 3, S, S], channels last; crops, as yet of the photo's colours
     labels: Tensor  # int64 [P * N]
     photo_ids: Tensor  # int64 [P * N]
     seeds: Tensor  # int64 [P * N], of a view's random choices; stays on the host
@@ -83,13 +84,13 @@ class ViewsDataset(Dataset[Views]):
         num_photos, bad = len(self.photos.names), []
         for offset in range(min(num_photos, MOST_NEIGHBOURS_TRIED)):
             photo_id = (draw.photo_id + offset) % num_photos
+            seeds = self._seeds_of(draw.epoch, photo_id)
             try:
-                pixels = self._views_of(draw.epoch, photo_id)
+                pixels = self._views_of(photo_id, seeds)
             except PhotoError as error:
                 bad.append(BadPhoto(photo_id, f"{error.code}: {error}"))
             else:
-                label, seeds = self.photos.labels[photo_id], self._seeds_of(draw.epoch, photo_id)
-                return Views(photo_id, label, pixels, seeds, tuple(bad))
+                return Views(photo_id, self.photos.labels[photo_id], pixels, seeds, tuple(bad))
         raise LoadingError(
             f"{len(bad)} photos in a row cannot be read, the first is "
             f"{self.photos.names[draw.photo_id]} ({bad[0].reason})"
@@ -101,14 +102,10 @@ class ViewsDataset(Dataset[Views]):
             for view in range(self.num_views)
         )
 
-    def _views_of(self, epoch: int, photo_id: int) -> Tensor:
+    def _views_of(self, photo_id: int, seeds: tuple[int, ...]) -> Pixels:
         side = self.augmentation.size * DECODE_SIDES_PER_VIEW
         image = self.photos.image(photo_id, min_side=side)
-        views = [
-            random_view(image, self.augmentation, epoch=epoch, photo_id=photo_id, view=view)
-            for view in range(self.num_views)
-        ]
-        return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).contiguous()
+        return np.stack([random_view(image, self.augmentation, seed=seed) for seed in seeds])
 
 
 class Steps:
@@ -147,10 +144,11 @@ def batch_loader(
 def collate(items: list[Views]) -> Batch:
     """Put the views of a step's photos together, in the plan's order."""
     num_views = len(items[0].pixels)
+    pixels = torch.from_numpy(np.concatenate([item.pixels for item in items]))
     labels = torch.tensor([item.label for item in items])
     photo_ids = torch.tensor([item.photo_id for item in items])
     return Batch(
-        pixels=torch.cat([item.pixels for item in items]),
+        pixels=pixels.permute(0, 3, 1, 2),
         labels=labels.repeat_interleave(num_views),
         photo_ids=photo_ids.repeat_interleave(num_views),
         seeds=torch.tensor([seed for item in items for seed in item.seeds]),
