@@ -1,6 +1,6 @@
 """Retrieval scores of many embeddings at once: exact, block by block, on any device.
 
-Q queries, N gallery rows, D embedding, P most positives of a query, B queries of a block.
+Q queries, of which B in a block, N gallery rows, D embedding, K classes, P positives at most.
 Ties count against the model, as in `multigrain.metrics`.
 """
 
@@ -26,6 +26,16 @@ class ClassScores(NamedTuple):
     ap: Tensor
     map_at_r: Tensor
     recall_at_1: Tensor
+
+
+def class_ranks(logits: Tensor, labels: Tensor) -> Tensor:
+    """Rank of each photo's class among the logits [N, K]: 0-based int64 [N], ties behind.
+
+    Raises MetricError for logits that are not finite.
+    """
+    _check_finite(logits)
+    right = logits.gather(1, labels[:, None])
+    return (logits >= right).sum(dim=1) - 1
 
 
 def copy_ranks(copies: Tensor, originals: Tensor, gallery: Tensor) -> Tensor:
@@ -105,6 +115,6 @@ def _blocks(num_queries: int, num_rows: int) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def _check_finite(queries: Tensor, gallery: Tensor) -> None:
-    if not bool(torch.isfinite(queries).all() & torch.isfinite(gallery).all()):
-        raise MetricError("an embedding is not finite: the model is broken")
+def _check_finite(*values: Tensor) -> None:
+    if not all(bool(torch.isfinite(value).all()) for value in values):
+        raise MetricError("an embedding or a logit is not finite: the model is broken")

@@ -18,6 +18,7 @@ from trainer.labels import PhotoSet
 
 BATCH_SIZE = 16
 NUM_AHEAD = 64  # photos decoded before they are needed
+FEWEST_THREADS = 2  # decoding goes on while the model computes
 
 
 class PreparedBatch(NamedTuple):
@@ -40,12 +41,14 @@ def prepared_photo(photos: PhotoSet, photo_id: int, preprocessing: Preprocessing
 
 
 def prepared_batches(
-    read: Callable[[int], Pixels], count: int, *, skipped: list[Skipped], num_threads: int = 2
+    read: Callable[[int], Pixels], count: int, *, skipped: list[Skipped]
 ) -> Iterator[PreparedBatch]:
     """Yield `read(0) .. read(count - 1)`, each once, grouped by shape.
 
     Those for which `read` raises PhotoError are added to `skipped` instead.
     """
+    # As many as torch was given: this process's share of the machine's cores.
+    num_threads = max(FEWEST_THREADS, torch.get_num_threads())
 
     def attempt(number: int) -> Pixels | Skipped:
         try:

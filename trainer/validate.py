@@ -1,4 +1,4 @@
-"""Scores during training: top-1, and edited copies that must find their original.
+"""Scores of a model on the validation photos: classes, and edited copies of each photo.
 
 n photos, D embedding. Every photo counts once, whatever the number of processes.
 """
@@ -6,29 +6,30 @@ n photos, D embedding. Every photo counts once, whatever the number of processes
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from multigrain.metrics import positive_ranks, recall_at
 from multigrain.model import MultiGrain
-from multigrain.transforms import Pixels, Preprocessing
-from multigrain.views import VIEW_KINDS, edited_view
-from trainer.gather import gather_rows, own_slice, sum_over_processes
+from multigrain.scoring import ClassScores, class_scores, copy_ranks
+from multigrain.transforms import Preprocessing
+from trainer.embedded import Part, embed_part
+from trainer.gather import gather_rows
 from trainer.labels import PhotoSet
-from trainer.reading import Skipped, prepared_batches, prepared_photo
-from trainer.seeds import seed_of
 
-COPIES_PER_PHOTO = 3
-MOST_COPIED_PHOTOS = 2000  # the score is stable by then, and a large set would take an hour
+# Of classes; with as few classes every answer is among the first five.
+TOP_K = 5
+SCORES = ("top1", "top5", "copy_recall_at_1", "class_ap")
+
+# By the name of a score one float64 value a query, of all processes in the photos' order, on
+# the CPU. Besides SCORES there is `copy_ap`, the reciprocal rank of a copy's original.
+Values = dict[str, Tensor]
 
 
-class Embedded(NamedTuple):
-    """Embeddings [n, D] and predicted classes [n] or None, and which photo each row is."""
+class Gallery(NamedTuple):
+    """The readable photos of all processes: embeddings [n, D] and photo ids int64 [n]."""
 
-    photo_ids: Tensor  # int64 [n]
     embedding: Tensor
-    predicted: Tensor | None
+    photo_ids: Tensor
 
 
 def validate(
@@ -38,93 +39,81 @@ def validate(
     *,
     say: Callable[[str], None],
 ) -> dict[str, float]:
-    """Return `copy_recall_at_1`, and `top1` with classes; equal on all processes.
+    """Return `copy_recall_at_1`, and with classes `top1`, `top5` and `class_ap`.
 
-    Each process embeds a contiguous part of the photos; unreadable ones are left out and said.
-    Ties count against the model and MetricError is raised for non-finite embeddings. The model is
-    left in evaluation mode.
+    top1 and top5 are the classifier's, top5 from six classes on. `class_ap` is the mean
+    rectangular average precision of each photo's class among the other photos;
+    `copy_recall_at_1` the share of edited copies whose nearest photo is their original. Equal
+    on all processes: each embeds a contiguous part; unreadable photos are left out and said.
+    Ties count against the model. Raises MetricError for embeddings that are not finite. The
+    model is left in evaluation mode.
     """
-    model.eval()
-    own = own_slice(len(photos.names))
-    originals = _embed(
-        model, list(own), lambda photo_id, _: prepared_photo(photos, photo_id, preprocessing)
-    )
-    num_read = torch.tensor(len(originals.photo_ids), device=model.pixel_mean.device)
-    if num_missing := len(photos.names) - int(sum_over_processes(num_read)):
-        say(f"{num_missing} validation photos cannot be read and are left out")
-    scores = {"copy_recall_at_1": _copy_recall(model, photos, preprocessing, originals, own)}
-    if originals.predicted is not None:
-        labels = torch.tensor(photos.labels)[originals.photo_ids]
-        scores["top1"] = _share(originals.predicted == labels, device=model.pixel_mean.device)
-    return scores
+    part = embed_validation(model, photos, preprocessing, say=say)
+    values = values_of(part, gathered(part), photos)
+    return {name: float(values[name].mean()) for name in SCORES if name in values}
 
 
-def _copy_recall(
+def embed_validation(
     model: MultiGrain,
     photos: PhotoSet,
     preprocessing: Preprocessing,
-    originals: Embedded,
-    own: range,
-) -> float:
-    """Search edited copies among all originals; recall of the right one at rank 1."""
-
-    def read(photo_id: int, copy: int) -> Pixels:
-        image = photos.image(photo_id, min_side=preprocessing.min_side)
-        seed = seed_of("copy", photos.names[photo_id], copy)
-        # Photos take turns, so that a small set too meets every kind of edit.
-        kind = VIEW_KINDS[(photo_id * COPIES_PER_PHOTO + copy) % len(VIEW_KINDS)]
-        return preprocessing.prepare(edited_view(image, kind=kind, seed=seed))
-
-    every = -(-len(photos.names) // MOST_COPIED_PHOTOS)
-    copied = [photo_id for photo_id in own if photo_id % every == 0]
-    copies = _embed(model, copied, read, times=COPIES_PER_PHOTO)
-    gallery = gather_rows(originals.embedding).cpu().numpy()
-    gallery_ids = _gather_ids(originals, model).numpy()
-    junk = np.zeros(len(gallery), np.bool_)
-    found = [
-        recall_at(positive_ranks(gallery @ query, gallery_ids == photo_id, junk), 1)
-        for photo_id, query in zip(
-            copies.photo_ids.tolist(), copies.embedding.cpu().numpy(), strict=True
-        )
-    ]
-    return _share(torch.tensor(found), device=model.pixel_mean.device)
-
-
-def _embed(
-    model: MultiGrain,
-    photo_ids: list[int],
-    read: Callable[[int, int], Pixels],
     *,
-    times: int = 1,
-) -> Embedded:
-    """Embed `read(photo_id, 0 .. times - 1)` of each photo, rows in that order."""
-    device, skipped = model.pixel_mean.device, list[Skipped]()
-    num_dims = model.backbone.num_channels
-    numbers: list[int] = []
-    rows, classes = [torch.empty(0, num_dims, device=device)], [torch.empty(0, dtype=torch.int64)]
-    with torch.inference_mode():
-        for batch in prepared_batches(
-            lambda number: read(photo_ids[number // times], number % times),
-            len(photo_ids) * times,
-            skipped=skipped,
-        ):
-            output = model(batch.pixels.to(device))
-            numbers += batch.numbers
-            rows.append(output.embedding)
-            if output.logits is not None:
-                classes.append(output.logits.argmax(dim=1).cpu())
-    order = torch.tensor(numbers, dtype=torch.int64).argsort()
-    ids = torch.tensor([photo_ids[number // times] for number in numbers], dtype=torch.int64)
-    predicted = torch.cat(classes)[order] if model.classifier is not None else None
-    return Embedded(ids[order], torch.cat(rows)[order.to(device)], predicted)
+    say: Callable[[str], None],
+) -> Part:
+    """Embed this process's part as the model is, in evaluation mode."""
+    model.eval()
+    device = model.pixel_mean.device
+    (part,) = embed_part(
+        lambda pixels: [model(pixels)], photos, preprocessing, device=device, say=say
+    )
+    return part
 
 
-def _gather_ids(embedded: Embedded, model: MultiGrain) -> Tensor:
-    return gather_rows(embedded.photo_ids.to(model.pixel_mean.device)).cpu()
+def gathered(part: Part) -> Gallery:
+    """Return the photos of all processes, the same on each."""
+    rows = part.photos
+    ids = torch.tensor([picture.photo_id for picture in rows.pictures], dtype=torch.int64)
+    return Gallery(gather_rows(rows.embedding), gather_rows(ids.to(rows.embedding.device)))
 
 
-def _share(found: Tensor, *, device: torch.device) -> float:
-    """Return the mean over all processes' values; each may hold another number of them."""
-    local = torch.tensor([float(found.sum()), len(found)], dtype=torch.float64, device=device)
-    total, count = sum_over_processes(local).tolist()
-    return total / count if count else 0.0
+def values_of(part: Part, gallery: Gallery, photos: PhotoSet) -> Values:
+    """Score this process's part against everyone's photos, and gather the values."""
+    found = _copy_values(part, gallery, photos)
+    if photos.class_names is not None:
+        found |= _class_values(part, gallery, photos)
+    values = {name: gather_rows(value).double().cpu() for name, value in found.items()}
+    kept = {name: value[~value.isnan()] for name, value in values.items()}
+    return {name: value for name, value in kept.items() if len(value)}
+
+
+def rows_of(part: Part, gallery: Gallery, photos: PhotoSet) -> tuple[Tensor, Tensor]:
+    """Gallery rows int64 of this process's photos, and of its copies' originals."""
+    device = gallery.photo_ids.device
+    rows = torch.full((len(photos.names),), -1, dtype=torch.int64, device=device)
+    rows[gallery.photo_ids] = torch.arange(len(gallery.photo_ids), device=device)
+    own, copied = (
+        rows[torch.tensor([picture.photo_id for picture in pictures], dtype=torch.int64).to(device)]
+        for pictures in (part.photos.pictures, part.copies.pictures)
+    )
+    return own, copied
+
+
+def _copy_values(part: Part, gallery: Gallery, photos: PhotoSet) -> Values:
+    _, originals = rows_of(part, gallery, photos)
+    ranks = copy_ranks(part.copies.embedding, originals.clamp_min(0), gallery.embedding)
+    # An original that could be read only the second time is found by no copy.
+    ranks[originals < 0] = len(gallery.photo_ids)
+    return {"copy_recall_at_1": (ranks == 0).double(), "copy_ap": 1 / (ranks.double() + 1)}
+
+
+def _class_values(part: Part, gallery: Gallery, photos: PhotoSet) -> Values:
+    own, _ = rows_of(part, gallery, photos)
+    labels = torch.tensor(photos.labels, device=own.device)[gallery.photo_ids]
+    scores: ClassScores = class_scores(part.photos.embedding, own, gallery.embedding, labels)
+    values = {"class_ap": scores.ap}
+    ranks = part.photos.class_ranks
+    if ranks is not None:
+        values["top1"] = (ranks < 1).double()
+        if len(photos.class_names or ()) > TOP_K:
+            values["top5"] = (ranks < TOP_K).double()
+    return values
