@@ -1,78 +1,145 @@
-"""Which negatives an anchor is compared with: uniform, or weighted by distance.
+"""Which negatives an anchor is compared with: any, near ones, the nearest.
 
 B rows of one process, G = global rows, k negatives an anchor.
 """
 
 from enum import StrEnum
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from trainer.seeds import seed_of
 
 # Where the density formula stops being useful (Wu et al. 2017, "Sampling matters", section 4):
 # nearer pairs are noise and would be drawn for ever, farther ones give no gradient.
 NEAREST = 0.5
 FARTHEST = 1.4
 
+# Noise is made in blocks of rows, each from a seed of its own. The size is a constant, so that
+# the number of processes does not show in it, and small, so that a process makes little more
+# than its own rows.
+ROWS_OF_NOISE = 64
+
 
 class Negatives(StrEnum):
-    """How negatives are drawn."""
+    """How negatives are drawn; docs/decisions/0006-negatives-and-their-price.md compares them."""
 
-    UNIFORM = "uniform"
-    DISTANCE = "distance"
+    UNIFORM = "uniform"  # every view of another instance alike
+    DISTANCE = "distance"  # weighted by the inverse density of distances, row by row
+    HARD = "hard"  # the nearest ones, without chance
+    REFERENCE = "reference"  # `distance` as published code computes it, underflow and all
 
 
-def log_weights(distances: Tensor, candidates: Tensor, *, effective_dim: int) -> Tensor:
-    """Return the log of the drawing weights [B, G], not normalised, -inf where not drawn.
+class Weights(NamedTuple):
+    """Log weights of drawing [B, G], -inf where never, and the rows that fell back [B]."""
 
-    `weight = 1[distance < 1.4] / q(max(distance, 0.5))` with `q` the density of distances on
-    the unit sphere of `effective_dim` dimensions: `log q(z) = (d - 2) log z + (d - 3)/2
-    log(1 - z^2/4)` (MultiGrain, section 3.3). A row without a candidate nearer than 1.4 is
-    drawn uniformly.
+    log: Tensor
+    fell_back: Tensor
 
+
+def weights_of(
+    distances: Tensor, candidates: Tensor, *, negatives: Negatives, effective_dim: int
+) -> Weights:
+    """Return how likely each candidate [B, G] is drawn; for `hard`, keys to rank them by."""
+    match negatives:
+        case Negatives.DISTANCE:
+            return distance_weights(distances, candidates, effective_dim=effective_dim)
+        case Negatives.REFERENCE:
+            return reference_weights(distances, candidates, effective_dim=effective_dim)
+        case Negatives.HARD:
+            return _never_falling_back((-distances).masked_fill(~candidates, -torch.inf))
+        case Negatives.UNIFORM:
+            return _never_falling_back(_uniform(candidates, dtype=distances.dtype))
+
+
+def distance_weights(distances: Tensor, candidates: Tensor, *, effective_dim: int) -> Weights:
+    """Return `1[distance < 1.4] / q(max(distance, 0.5))` as logarithms, not normalised.
+
+    `q` is the density of distances on the unit sphere of `effective_dim` dimensions (MultiGrain,
+    section 3.3). A row without a candidate nearer than 1.4 falls back to uniform weights.
     Weights stay logarithms, row by row: exponentiated after subtracting the maximum of the
     whole matrix they underflow in every row at a few hundred dimensions.
     """
-    # Clamped on both sides, so that antipodes (z = 2) do not reach log(0).
-    z = distances.clamp(NEAREST, FARTHEST)
-    log_density = (effective_dim - 2) * z.log() + (effective_dim - 3) / 2 * (-z * z / 4).log1p()
     near = candidates & (distances < FARTHEST)
-    has_near = near.any(dim=1, keepdim=True)
-    weighted = (-log_density).masked_fill(~near, -torch.inf)
-    uniform = torch.zeros_like(weighted).masked_fill(~candidates, -torch.inf)
-    return torch.where(has_near, weighted, uniform)
+    weighted = (-_log_density(distances, effective_dim)).masked_fill_(~near, -torch.inf)
+    return _or_uniform(weighted, candidates, usable=any_of(near))
 
 
-def uniform_log_weights(candidates: Tensor, *, dtype: torch.dtype) -> Tensor:
-    """Return equal log weights for all candidates [B, G], -inf elsewhere."""
-    return torch.zeros(candidates.shape, dtype=dtype, device=candidates.device).masked_fill(
-        ~candidates, -torch.inf
-    )
+def reference_weights(distances: Tensor, candidates: Tensor, *, effective_dim: int) -> Weights:
+    """Return `distance_weights` as the published implementations compute them, for comparison.
 
-
-def draw(log_weight: Tensor, noise: Tensor, num_wanted: Tensor, *, most: int) -> Tensor:
-    """Return a mask [B, G] of drawn columns: `num_wanted` [B] a row, without replacement.
-
-    Gumbel top-k: the k largest of `log_weight - log(Exp(1))` are k draws without replacement,
-    each proportional to the weights left. A row with fewer candidates gets all of them; no
-    row gets more than `most`, which is given so that nothing waits for the device.
+    In float32 they exponentiate after subtracting the maximum of the whole matrix, pairs of one
+    instance and the diagonal included; since the weight falls with the distance, that maximum
+    is the diagonal's, the weight at 0.5. A row whose candidates all underflow falls back to
+    uniform weights: nearly every row at 512 dimensions or more. Where published code draws with
+    replacement, this draws without.
     """
-    keys = log_weight - noise.log()
-    best = keys.topk(min(most, keys.shape[1]), dim=1)
-    place = torch.arange(best.indices.shape[1], device=keys.device)
-    taken = (place < num_wanted.unsqueeze(1)) & best.values.isfinite()
-    return torch.zeros_like(keys, dtype=torch.bool).scatter(1, best.indices, taken)
+    near = candidates & (distances < FARTHEST)
+    largest = -_log_density(distances.new_full((1, 1), NEAREST), effective_dim)
+    weight = (-_log_density(distances, effective_dim) - largest).float().exp() * near
+    log = weight.log().to(distances.dtype)
+    return _or_uniform(log, candidates, usable=weight.sum(dim=1) > 0)
+
+
+def _log_density(distances: Tensor, dim: int) -> Tensor:
+    """`log q(z) = (d - 2) log z + (d - 3)/2 log(1 - z^2/4)`, z clamped to [0.5, 1.4]."""
+    # Clamped above too, so that antipodes (z = 2) do not reach log(0).
+    z = distances.clamp(NEAREST, FARTHEST)
+    near_two = z.square().mul_(-0.25).log1p_().mul_((dim - 3) / 2)
+    return z.log_().mul_(dim - 2).add_(near_two)
+
+
+def _or_uniform(log: Tensor, candidates: Tensor, *, usable: Tensor) -> Weights:
+    uniform = _uniform(candidates, dtype=log.dtype)
+    return Weights(torch.where(usable.unsqueeze(1), log, uniform), ~usable & any_of(candidates))
+
+
+def any_of(mask: Tensor) -> Tensor:
+    """Mask [B, G] -> which rows [B] hold a True; many times faster than `any` on a CPU."""
+    return mask.view(torch.uint8).amax(dim=1).bool()
+
+
+def _uniform(candidates: Tensor, *, dtype: torch.dtype) -> Tensor:
+    equal = torch.zeros(candidates.shape, dtype=dtype, device=candidates.device)
+    return equal.masked_fill_(~candidates, -torch.inf)
+
+
+def _never_falling_back(log: Tensor) -> Weights:
+    return Weights(log, torch.zeros(len(log), dtype=torch.bool, device=log.device))
+
+
+def gumbel_keys(log_weight: Tensor, noise: Tensor) -> Tensor:
+    """Return keys [B, G] of which the k largest of a row are k draws without replacement.
+
+    Gumbel top-k, `log_weight - log(noise)` with noise Exp(1): each draw is proportional to the
+    weights left, and a weight of -inf is never drawn, its key being -inf.
+    """
+    return log_weight - noise.log()
 
 
 def noise_rows(
     rows: range, num_columns: int, *, seed: int, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Return Exp(1) noise [B, G] for the given global rows, a function of (seed, row) alone.
+    """Return Exp(1) noise [B, G] for the given global rows, a function of (seed, row, G) alone.
 
-    Every process draws the whole square and keeps its rows, so one process and several draw
-    the same negatives. `seed` must be another one for each step.
+    So one process and several draw the same negatives. `seed` must be another one for each
+    step.
     """
-    generator = torch.Generator(device).manual_seed(seed)
-    square = torch.empty(num_columns, num_columns, dtype=dtype, device=device)
-    square.exponential_(generator=generator)
-    # Exactly 0 would make its logarithm -inf and its key NaN beside a weight of -inf.
-    return square[rows.start : rows.stop].clamp_min(torch.finfo(dtype).tiny)
+    first_block = rows.start // ROWS_OF_NOISE
+    last_block = max(rows.start, rows.stop - 1) // ROWS_OF_NOISE
+    # A batch smaller than a block has fewer rows, the same in each process.
+    height = min(ROWS_OF_NOISE, num_columns)
+    noise = torch.empty(
+        (last_block - first_block + 1) * height, num_columns, dtype=dtype, device=device
+    )
+    generator = torch.Generator(device)
+    for place, block in enumerate(range(first_block, last_block + 1)):
+        # Re-seeding a device's generator does not wait for the device.
+        generator.manual_seed(seed_of(seed, "rows", block))
+        noise[place * height : (place + 1) * height].uniform_(generator=generator)
+    start = rows.start - first_block * ROWS_OF_NOISE
+    # Exactly 0 would give infinite noise; the logarithm of a uniform draw costs a quarter of
+    # torch's own exponential on a CPU.
+    tiny = torch.finfo(dtype).tiny
+    return noise[start : start + len(rows)].clamp_min_(tiny).log_().neg_()
