@@ -3,7 +3,7 @@
 N photos, C dimensions in, D dimensions out.
 """
 
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -88,30 +88,49 @@ class Moments:
         return moments
 
 
+class Axes(NamedTuple):
+    """Directions of largest variance: eigenvalues [C] descending, vectors [C, C] as columns."""
+
+    values: Tensor
+    vectors: Tensor
+    mean: Tensor
+    count: int
+
+
+def principal_axes(moments: Moments) -> Axes:
+    """The eigenvalues and eigenvectors of the covariance, in float64."""
+    values, vectors = torch.linalg.eigh(moments.scatter / max(1, moments.count - 1))
+    return Axes(values.flip(0), vectors.flip(1), moments.mean, moments.count)
+
+
 def fit_whitening(
     moments: Moments, *, dim: int, power: float = 1.0, floor: float = 1e-3
 ) -> Whitening:
-    """Whitening to the `dim` directions of largest variance.
+    """Whitening to the `dim` directions of largest variance, as `whiten_along` makes it."""
+    return whiten_along(principal_axes(moments), dim=dim, power=power, floor=floor)
+
+
+def whiten_along(axes: Axes, *, dim: int, power: float, floor: float) -> Whitening:
+    """Whitening to the first `dim` axes.
 
     Each direction is divided by `max(eigenvalue, floor * largest) ** (power / 2)`: power 1 is
     full whitening, 0 a rotation; the floor keeps directions that few photos measured badly
     from being blown up. Raises WhiteningError when `dim` is not in 1..C, or when fewer than
     dim + 1 photos were seen, which leaves directions without any variance.
     """
-    num_dims = len(moments.mean)
+    num_dims = len(axes.mean)
     if not 1 <= dim <= num_dims:
         raise WhiteningError(f"whitening to {dim} dimensions: choose 1 to {num_dims}")
-    if moments.count <= dim:
+    if axes.count <= dim:
         raise WhiteningError(
-            f"whitening to {dim} dimensions needs more than {dim} photos, {moments.count} were "
+            f"whitening to {dim} dimensions needs more than {dim} photos, {axes.count} were "
             f"given: give more photos or fewer dimensions"
         )
-    values, vectors = torch.linalg.eigh(moments.scatter / (moments.count - 1))
-    values, vectors = values.flip(0)[:dim], vectors.flip(1)[:, :dim]
+    values, vectors = axes.values[:dim], axes.vectors[:, :dim]
     if not values[0] > 0:
-        raise WhiteningError(f"the {moments.count} embeddings are all equal: nothing to whiten")
+        raise WhiteningError(f"the {axes.count} embeddings are all equal: nothing to whiten")
     scale = values.clamp_min(floor * float(values[0])).pow(-power / 2)
     # A sign fixed by the data, so that two fits of the same moments agree on any machine.
     signs = torch.sign(vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True)))
     projection = (vectors * signs * scale).T
-    return Whitening(moments.mean.float(), projection.float().contiguous())
+    return Whitening(axes.mean.float(), projection.float().contiguous())

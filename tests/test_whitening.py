@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from multigrain.whitening import Moments, WhiteningError, fit_whitening
+from multigrain.whitening import Moments, WhiteningError, fit_whitening, principal_axes
 
 
 def rows(num_rows: int, num_dims: int, seed: int = 0) -> Tensor:
@@ -48,6 +48,26 @@ def test_whitened_rows_have_unit_covariance_before_normalisation() -> None:
     whitening = fit_whitening(moments_of(x), dim=8, floor=0.0)
     projected = (x - whitening.mean) @ whitening.projection.T
     np.testing.assert_allclose(np.cov(projected.numpy().T), np.eye(8), atol=1e-3)
+
+
+def test_full_whitening_is_that_of_scikit_learn() -> None:
+    """The same projections as PCA(whiten=True), up to the sign of a direction."""
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    x = rows(300, 12)
+    whitening = fit_whitening(moments_of(x), dim=5, floor=0.0)
+    ours = (x - whitening.mean) @ whitening.projection.T
+    theirs = decomposition.PCA(5, whiten=True, svd_solver="full").fit_transform(x.double().numpy())
+    signs = np.sign((ours.numpy() * theirs).sum(axis=0))
+    np.testing.assert_allclose(ours, theirs * signs, atol=1e-3)
+
+
+def test_the_spectrum_is_that_of_numpy() -> None:
+    """Eigenvalues of the covariance, the largest first."""
+    x = rows(60, 7).double()
+    axes = principal_axes(moments_of(x))
+    np.testing.assert_allclose(
+        axes.values, np.linalg.eigvalsh(np.cov(x.numpy().T))[::-1], atol=1e-12
+    )
 
 
 def test_the_output_is_unit_and_has_the_dimension_asked_for() -> None:

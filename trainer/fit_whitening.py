@@ -1,16 +1,19 @@
 """Fit a model's whitening on photos, over all processes."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from multigrain.document import Document, EmbeddingSpec, WhiteningSpec
+from multigrain.document import Document, WhiteningSpec
 from multigrain.engine_torch import TorchEngine
 from multigrain.errors import MultiGrainError
 from multigrain.model import MultiGrain
 from multigrain.progress import Progress
 from multigrain.transforms import Pixels
-from multigrain.whitening import Moments, fit_whitening
+from multigrain.whitening import Moments, principal_axes, whiten_along
+from trainer.exponent_use import as_in_use
 from trainer.gather import own_slice
 from trainer.labels import PhotoSet
 from trainer.processes import Processes
@@ -18,6 +21,10 @@ from trainer.reading import Skipped, prepared_batches, prepared_photo
 
 PHOTOS_PER_DIMENSION = 4
 FEWEST_PHOTOS = 8
+
+
+# 16 rows at a time cost nine times as much; 1024 rows of 2048 dimensions are 8 MiB.
+_ROWS_AT_ONCE = 1024
 
 
 class FitError(MultiGrainError):
@@ -47,6 +54,13 @@ def check_bearable(*, dim: int | None, feature_dim: int, num_photos: int) -> Non
         )
 
 
+class Fitted(NamedTuple):
+    """A document with its new whitening, and the eigenvalues [C] it was chosen from."""
+
+    document: Document
+    spectrum: Tensor
+
+
 def whiten_on(
     model: MultiGrain,
     document: Document,
@@ -60,30 +74,59 @@ def whiten_on(
 ) -> Document:
     """Fit a whitening on photos, put it into the model and return the new document.
 
-    Each process embeds a part of the photos; unreadable ones are skipped and said. All
-    processes end with the same whitening; an earlier one is replaced. Raises FitError when
-    fewer than 8 photos, or not more than `dim`, can be read, and for a `dim` above the
-    trunk's; WhiteningError when all embeddings are equal.
+    As `fit_on`, without the spectrum.
     """
-    feature_dim = document.backbone.feature_dim
-    check_bearable(dim=dim, feature_dim=feature_dim, num_photos=len(photos.names))
+    return fit_on(
+        model,
+        document,
+        photos,
+        dim=dim,
+        power=power,
+        floor=floor,
+        processes=processes,
+        say=say,
+    ).document
+
+
+def fit_on(
+    model: MultiGrain,
+    document: Document,
+    photos: PhotoSet,
+    *,
+    dim: int | None,
+    power: float,
+    floor: float,
+    processes: Processes,
+    say: Callable[[str], None],
+) -> Fitted:
+    """Fit a whitening on photos, pooled with the exponent of the document's size.
+
+    It is put into the model. Each process embeds a part of the photos; unreadable ones are
+    skipped and said. All processes end with the same whitening; an earlier one is replaced.
+    Raises FitError when fewer than 8 photos, or not more than `dim`, can be read, and for a
+    `dim` above the embedding's; WhiteningError when all embeddings are equal.
+    """
+    num_dims = document.reduced_dim
+    check_bearable(dim=dim, feature_dim=num_dims, num_photos=len(photos.names))
     model.whiten = None
-    moments = _moments_of(model.eval(), document, photos, processes=processes, say=say)
-    check_bearable(dim=dim, feature_dim=feature_dim, num_photos=moments.count)
-    kept = dim or safe_dim(feature_dim, moments.count)
-    whiten = fit_whitening(moments, dim=kept, power=power, floor=floor)
+    with as_in_use(model, document):
+        moments = _moments_of(model.eval(), document, photos, processes=processes, say=say)
+    check_bearable(dim=dim, feature_dim=num_dims, num_photos=moments.count)
+    kept = dim or safe_dim(num_dims, moments.count)
+    axes = principal_axes(moments)
+    whiten = whiten_along(axes, dim=kept, power=power, floor=floor)
     model.whiten = whiten.to(model.pixel_mean.device)
-    say(f"whitening: {feature_dim} -> {kept} dimensions, fitted on {moments.count} photos")
+    say(f"whitening: {num_dims} -> {kept} dimensions, fitted on {moments.count} photos")
     whitening = WhiteningSpec(
-        in_=feature_dim,
+        in_=num_dims,
         out=kept,
         power=power,
         floor=floor,
         photos=moments.count,
         size=document.preprocessing.size,
     )
-    embedding = EmbeddingSpec(dim=kept, whitening=whitening)
-    return document.model_copy(update={"embedding": embedding})
+    embedding = document.embedding.model_copy(update={"dim": kept, "whitening": whitening})
+    return Fitted(document.model_copy(update={"embedding": embedding}), axes.values)
 
 
 def _moments_of(
@@ -96,7 +139,7 @@ def _moments_of(
 ) -> Moments:
     """Return the moments of the unit vectors of all photos, the same on every process."""
     own = list(own_slice(len(photos.names)))
-    moments = Moments(document.backbone.feature_dim)
+    moments = Moments(document.reduced_dim)
     skipped: list[Skipped] = []
     progress = Progress(len(own), "photos") if processes.is_first else None
 
@@ -105,19 +148,32 @@ def _moments_of(
 
     # Folded and channels last: on a CPU several times the speed of the model as it is trained.
     engine = TorchEngine(model, device=str(model.pixel_mean.device), precision="fp32")
+    num_done, waiting = 0, list[Tensor]()
     for batch in prepared_batches(read, len(own), skipped=skipped):
         pixels = batch.pixels.permute(0, 2, 3, 1).contiguous().numpy()
-        moments.update(torch.from_numpy(engine.infer(pixels)))
+        waiting.append(torch.from_numpy(engine.infer(pixels)))
+        num_done += len(waiting[-1])
+        if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
+            moments.update(torch.cat(waiting))
+            waiting.clear()
         if progress is not None:
-            progress.update(moments.count, "whitening")
+            progress.update(num_done, "whitening")
+    moments.update(torch.cat([torch.empty(0, document.reduced_dim), *waiting]))
     if progress is not None:
         progress.close()
-    # Only the first process speaks, so it must know of all.
-    names = [(photos.path(own[number]), reason) for number, reason in skipped]
-    for lines in processes.gather([f"{name}: {reason}" for name, reason in names]):
-        for line in lines:
-            say(f"skipped {line}")
-    total = Moments(document.backbone.feature_dim)
+    _say_skipped(
+        [(photos.names[own[number]], reason) for number, reason in skipped], processes, say
+    )
+    total = Moments(document.reduced_dim)
     for state in processes.gather(moments.state()):
         total.merge(Moments.from_state(state))
     return total
+
+
+def _say_skipped(
+    skipped: list[tuple[str, str]], processes: Processes, say: Callable[[str], None]
+) -> None:
+    """Only the first process speaks, so it must know of all."""
+    for lines in processes.gather([f"{name}: {reason}" for name, reason in skipped]):
+        for line in lines:
+            say(f"skipped {line}")
