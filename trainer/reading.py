@@ -35,6 +35,12 @@ class Skipped(NamedTuple):
     reason: str
 
 
+def spread(num_photos: int, most: int) -> list[int]:
+    """Return at most `most` photo ids, evenly over all, so that every class is among them."""
+    num_taken = min(num_photos, most)
+    return [place * num_photos // num_taken for place in range(num_taken)]
+
+
 def prepared_photo(photos: PhotoSet, photo_id: int, preprocessing: Preprocessing) -> Pixels:
     """Decode and prepare one photo; raises PhotoError."""
     return preprocessing.prepare(photos.image(photo_id, min_side=preprocessing.min_side))
