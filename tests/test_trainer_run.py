@@ -18,15 +18,15 @@ from trainer_fixtures import draw_flat, draw_small
 from multigrain.checkpoint import load_checkpoint
 from multigrain.config import ConfigError
 from multigrain.transforms import Preprocessing
-from trainer.assemble import build_loop
+from trainer.assemble import build_loop, prepare_model
 from trainer.build_model import build_model
 from trainer.build_objective import build_objective, build_plan
-from trainer.data import DataError, build_batches, read_data
+from trainer.data import DataError, build_batches, build_device_part, read_data
 from trainer.finish import FinishError
 from trainer.fit_whitening import FitError
+from trainer.guard import DivergedError
 from trainer.loading import Batch
 from trainer.loop import Loop
-from trainer.meter import DivergedError
 from trainer.processes import alone
 from trainer.resume import open_folder, resume
 from trainer.runfolder import RunFolder, RunFolderError
@@ -72,6 +72,7 @@ def parts_of(config: TrainConfig) -> tuple[Loop, Iterator[Batch]]:
     data = read_data(config, say=say_nothing)
     document, model = build_model(config, data, say=say_nothing)
     plan = build_plan(config, data, processes)
+    freezing = prepare_model(config, model, plan, processes, say=say_nothing)
     objective, wrapped = build_objective(config, data, model, plan, processes)
     loop = build_loop(
         config,
@@ -80,9 +81,12 @@ def parts_of(config: TrainConfig) -> tuple[Loop, Iterator[Batch]]:
         plan=plan,
         objective=objective,
         wrapped=wrapped,
+        device_part=build_device_part(config, processes),
+        freezing=freezing,
         processes=processes,
         run=run,
         say=say_nothing,
+        keep=say_nothing,
     )
     start = resume(loop, run, settings=config.to_yaml(), say=say_nothing)
     return loop, iter(
@@ -151,7 +155,7 @@ def test_a_run_is_not_overwritten_or_continued_with_other_settings(
 ) -> None:
     """The message names the way out, or the setting that differs."""
     loop, _ = parts_of(settings(photos, tmp_path / "run"))
-    loop.run.save(1, loop.state(1), is_best=True)
+    loop.run.save(1, loop.state(1))
     with pytest.raises(RunFolderError, match="--resume auto"):
         parts_of(settings(photos, tmp_path / "run"))
     before = (tmp_path / "run" / "config.yaml").read_text()
@@ -167,7 +171,7 @@ def test_a_refused_resume_says_how_to_begin_again(tmp_path: Path) -> None:
     """Photos that changed are named by their number, and the folder to remove by its path."""
     flat, out = draw_flat(tmp_path / "flat", num_photos=9), tmp_path / "run"
     loop, _ = parts_of(settings(flat, out, val_fraction=0.0))
-    loop.run.save(1, loop.state(1), is_best=True)
+    loop.run.save(1, loop.state(1))
     (flat / "photo-000.jpg").unlink()
     with pytest.raises(RunFolderError) as refused:
         parts_of(settings(flat, out, val_fraction=0.0, resume="auto"))
@@ -200,14 +204,14 @@ def test_without_the_margin_term_nothing_is_left_over(
     """One view a photo, or lambda 1: cross-entropy alone, and no beta."""
     loop, batches = parts_of(settings(photos, tmp_path / "run", **changes))
     losses = loop.step(0, next(batches))
-    assert set(losses.parts) == {"cross_entropy"}
+    assert set(losses.parts) == {"cross_entropy", "gradient_norm", "loss"}
     assert all(parameter.grad is not None for parameter in loop.objective.parameters())
 
 
 def test_a_loss_that_is_no_number_stops_the_run_unsaved(photos: Path, tmp_path: Path) -> None:
     """The message names the steps; no state with broken weights is written."""
     config = settings(photos, tmp_path / "run", learning_rate=1e30, log_every_steps=100)
-    with pytest.raises(DivergedError, match="between steps 0 and 4"):
+    with pytest.raises(DivergedError, match=r"steps 2 to 4: .*00-house/"):
         train(config, alone())
     assert RunFolder(tmp_path / "run").newest() is None
 
@@ -216,7 +220,7 @@ def test_the_last_two_states_and_the_best_are_kept(tmp_path: Path) -> None:
     """A state without its marker is never the newest; damaged bytes are refused."""
     run = RunFolder(tmp_path)
     for step in (1, 2, 3, 4):
-        run.save(step, {"step": step}, is_best=step == 1)
+        run.save(step, {"step": step}, best_step=1)
     names = {path.name for path in run.states.iterdir()}
     assert names == {"step-000000001", "step-000000003", "step-000000004", "last", "best"}
     newest = run.newest()

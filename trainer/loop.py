@@ -1,216 +1,209 @@
 """The training loop: steps, log lines, validations, checkpoints, and a clean stop."""
 
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-import torch
-from torch import nn
-
+from multigrain.model import MultiGrain
 from multigrain.progress import Progress
 from trainer.bad_photos import BadPhotos
-from trainer.batchnorm import average_over_processes, set_momentum
-from trainer.gather import process_rank
+from trainer.batchnorm import average_over_processes
+from trainer.best import Best
+from trainer.compiling import eager_when, is_early
+from trainer.course import Course
+from trainer.journal import Journal
 from trainer.loading import Batch
-from trainer.meter import Meter
 from trainer.objective import Losses, Objective
-from trainer.optimiser import rate_at, set_rate
-from trainer.processes import Processes
+from trainer.processes import Agreement, Processes
 from trainer.runfolder import RunFolder
-from trainer.seeds import seed_of
+from trainer.saving import StateWriter
+from trainer.schedule import rate_at
+from trainer.signals import stop_on_signals
+from trainer.stepper import Stepper
 
-STATE_FORMAT = 1
-
-
-class Course(NamedTuple):
-    """How long training takes and what happens when."""
-
-    num_steps: int
-    num_photos: int
-    photos_per_step: int
-    learning_rate: float
-    warmup: float
-    seed: int
-    bf16: bool
-    log_every_steps: int
-    validate_every_epochs: float
-    checkpoint_every_seconds: float
-
-    def epochs_at(self, step: int) -> float:
-        """Return how many passes over the photos the first `step` steps are."""
-        return step * self.photos_per_step / self.num_photos
-
-    def validates_after(self, step: int) -> bool:
-        """Whether a validation is due when `step` steps are done."""
-        passed = self.epochs_at(step) // self.validate_every_epochs
-        return step == self.num_steps or (
-            passed > self.epochs_at(step - 1) // self.validate_every_epochs
-        )
+STATE_FORMAT = 2
 
 
 class Loop:
     """One run's training, from any step to the end.
 
-    `objective` owns the parameters; `wrapped` is the same behind DDP when there are several
-    processes. `identity` is what a state must share with the run that goes on from it.
+    `identity` is what a state must share with the run that goes on from it; `choose_compile`
+    decides, once in a run, whether the trunk is compiled.
     """
 
     def __init__(
         self,
         *,
-        objective: Objective,
-        wrapped: nn.Module,
-        optimiser: torch.optim.Optimizer,
+        stepper: Stepper,
         course: Course,
         processes: Processes,
         run: RunFolder,
+        writer: StateWriter,
+        journal: Journal,
         bad_photos: BadPhotos,
-        validate: Callable[[], dict[str, float]],
+        best: Best,
+        validate: Callable[[MultiGrain], dict[str, float]],
+        choose_compile: Callable[[], bool],
         identity: dict[str, Any],
     ) -> None:
-        self.objective = objective
-        self.wrapped = wrapped
-        self.optimiser = optimiser
+        self.stepper = stepper
         self.course = course
         self.processes = processes
         self.run = run
+        self.writer = writer
+        self.journal = journal
         self.bad_photos = bad_photos
+        self.best = best
         self.validate = validate
+        self.choose_compile = choose_compile
         self.identity = identity
         self.scores: dict[str, float] = {}
-        self.best = float("-inf")
+        self.compiled: bool | None = None
+        self._agreement = Agreement(processes)
+
+    @property
+    def objective(self) -> Objective:
+        """What is trained: the model and every learned number of the loss."""
+        return self.stepper.objective
+
+    @property
+    def model(self) -> MultiGrain:
+        """The model that is validated and published: the averaged one where there is one."""
+        average = self.stepper.average
+        return self.objective.model if average is None else average.model
 
     def train(self, batches: Iterable[Batch], *, start: int) -> bool:
-        """Do the steps from `start` on; return False when SIGTERM stopped them before the end."""
-        meter, progress = Meter(), self._progress()
-        last_save = waiting_since = time.monotonic()
-        with stop_on_sigterm() as stop:
+        """Do the steps from `start` on; return False when a signal stopped them before the end.
+
+        Returns, and raises, only when no checkpoint is being written any more.
+        """
+        self._compile()
+        with stop_on_signals() as stop, self.writer:
+            if start == 0 and self.course.validates_after(0):
+                self._score(0)
+            progress = self._progress()
+            last_save = waiting_since = time.monotonic()
             for step, batch in enumerate(batches, start):
-                waited = time.monotonic() - waiting_since
+                self.journal.waited(time.monotonic() - waiting_since)
                 losses = self.step(step, batch)
-                meter.add(losses.parts, views=len(batch.labels), waited_seconds=waited)
                 done = step + 1
-                stopping, saving, bad = self.processes.agree(
-                    stop.requested,
-                    time.monotonic() - last_save > self.course.checkpoint_every_seconds,
-                    self.bad_photos.note(batch.bad),
+                self.journal.note(losses, step=done, skipped=self.stepper.skipped)
+                overdue = self._overdue(last_save)
+                last_save = time.monotonic() if overdue else last_save
+                stopping, saving, bad, failed = self._agreement.exchange(
+                    stop.requested, overdue, self.bad_photos.note(batch.bad), self.writer.failed
                 )
                 if bad:
                     self._write_bad_photos()
-                validating = self.course.validates_after(done)
-                if done % self.course.log_every_steps == 0 or stopping or saving or validating:
-                    # Also before a checkpoint, so that a loss that is no number is never saved.
-                    self._log(done, meter.read(step=done))
-                if validating and not stopping:
+                if failed:
+                    self.writer.wait()  # raises on the process that writes
+                    raise ConnectionError("the first process cannot write its checkpoints")
+                if self.course.validates_after(done) and not stopping:
                     self._score(done)
-                if stopping or saving or validating:
-                    self._save(done)
+                if stopping or saving or self.course.saves_after(done):
+                    self.save(done)
                     last_save = time.monotonic()
                 if stopping and done < self.course.num_steps:
+                    self._agreement.last()
+                    self.writer.wait()
                     return False
                 if progress is not None:
-                    progress.update(done, f"epoch {self.course.epochs_at(done):.1f}")
+                    progress.update(done, self.journal.note_of(done))
                 waiting_since = time.monotonic()
-        if progress is not None:
-            progress.close()
+            self._finish(progress)
         return True
 
     def step(self, step: int, batch: Batch) -> Losses:
         """Do one step: forward, backward, new weights."""
-        self.wrapped.train()
-        set_momentum(self.objective, step)
-        fraction = (step + 0.5) / self.course.num_steps
-        rate = self.course.learning_rate * rate_at(fraction, warmup=self.course.warmup)
-        set_rate(self.optimiser, rate)
-        # Dropout and the like draw from counters too: nothing random needs saving.
-        torch.manual_seed(seed_of(self.course.seed, "step", step, process_rank()))
-        device = self.processes.device
-        pixels = batch.pixels.to(device, non_blocking=True)
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-        labels = batch.labels.to(device, non_blocking=True)
-        photo_ids = batch.photo_ids.to(device, non_blocking=True)
-        self.optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.course.bf16):
-            losses: Losses = self.wrapped(pixels, labels, photo_ids, step)
-        losses.total.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
-        return losses
+        rate = self.course.learning_rate * rate_at(self.course.fraction_at(step), self.course.rates)
+        with eager_when(bool(self.compiled) and is_early(step)):
+            return self.stepper(step, batch, rate=rate)
+
+    def save(self, step: int) -> None:
+        """Begin to write the state after `step` steps."""
+        self._average_statistics()
+        state = self.state(step)
+        if self.processes.is_first:
+            self.writer.save(step, state, best_step=self.best.step)
 
     def state(self, step: int) -> dict[str, Any]:
-        """Return what going on after `step` steps needs: plain types and tensors only."""
+        """Return what going on after `step` steps needs: plain types and tensors only.
+
+        Every process calls it, the first one's is written.
+        """
+        average = self.stepper.average
         return {
             "format": STATE_FORMAT,
             "step": step,
             "identity": self.identity,
             "objective": self.objective.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "average": None if average is None else average.model.state_dict(),
+            "optimiser": self.stepper.optimiser.state_dict(),
+            "scaler": self.stepper.scaler.state_dict(),
+            "guard": self.stepper.guard.state(),
+            "journal": self.journal.state(),
             "scores": self.scores,
-            "best": self.best,
+            "best": self.best.state(),
             "bad_photos": self.bad_photos.state(),
+            "compiled": self.compiled,
         }
 
-    def restore(self, state: dict[str, Any]) -> int:
+    def restore(self, state: Mapping[str, Any]) -> int:
         """Take up a state and return the number of steps it has done."""
+        average = self.stepper.average
         self.objective.load_state_dict(state["objective"], strict=True)
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.scores, self.best = state["scores"], state["best"]
+        if average is not None:
+            average.model.load_state_dict(
+                state["average"] or self.objective.model.state_dict(), strict=True
+            )
+        self.stepper.optimiser.load_state_dict(state["optimiser"])
+        self.stepper.scaler.load_state_dict(state["scaler"])
+        self.stepper.guard.restore(state["guard"])
+        self.journal.restore(state["journal"])
+        self.scores = state["scores"]
+        self.best.restore(state["best"])
         self.bad_photos.restore(state["bad_photos"])
+        self.compiled = state["compiled"]
         return int(state["step"])
 
+    def _compile(self) -> None:
+        if self.compiled is None:
+            self.compiled = self.choose_compile()
+        if self.compiled:
+            self.objective.model.backbone.compile()
+
+    def _overdue(self, last_save: float) -> bool:
+        seconds = time.monotonic() - last_save
+        return self.processes.is_first and seconds > self.course.checkpoint_every_seconds
+
     def _score(self, step: int) -> None:
-        average_over_processes(self.objective)
-        self.scores = self.validate()
-        if self.processes.is_first and self.scores:
-            self.run.log({"step": step, "epoch": self.course.epochs_at(step)} | self.scores)
+        self._average_statistics()
+        with eager_when(bool(self.compiled)):
+            self.scores = self.validate(self.model)
+        self.stepper.evaluate()
+        if self.scores:
+            self.best.note(step, self.scores)
+            self.journal.write_scores(step, self.scores)
 
-    def _save(self, step: int) -> None:
+    def _average_statistics(self) -> None:
         average_over_processes(self.objective)
-        mean = sum(self.scores.values()) / len(self.scores) if self.scores else float("-inf")
-        is_best, self.best = mean > self.best, max(mean, self.best)
-        if self.processes.is_first:
-            self.run.save(step, self.state(step), is_best=is_best)
-        self.processes.wait()
-
-    def _log(self, step: int, record: dict[str, float]) -> None:
-        if not record or not self.processes.is_first:
-            return
-        learned = {"p": float(self.objective.model.pool.p.detach())}
-        if self.objective.uses_margin:
-            learned["beta"] = float(self.objective.beta.detach())
-        images = step * self.course.photos_per_step
-        place = {"step": step, "epoch": self.course.epochs_at(step), "images": images}
-        rate = {"learning_rate": self.optimiser.param_groups[0]["lr"]}
-        self.run.log(place | record | rate | learned)
+        if self.stepper.average is not None:
+            average_over_processes(self.stepper.average.model)
 
     def _write_bad_photos(self) -> None:
         text = self.bad_photos.share(self.processes)
         if self.processes.is_first:
             self.run.write("bad_images.txt", text)
 
+    def _finish(self, progress: Progress | None) -> None:
+        """Settle what was still under way when the last step was done."""
+        if any(self._agreement.last()[2:3]):  # bad photos of the last step
+            self._write_bad_photos()
+        self.journal.settle()
+        self.writer.wait()
+        self.journal.close()
+        if progress is not None:
+            progress.close()
+
     def _progress(self) -> Progress | None:
         return Progress(self.course.num_steps, "steps") if self.processes.is_first else None
-
-
-class StopRequest:
-    """Whether this process was asked to stop."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def __call__(self, _signal: int, _frame: FrameType | None) -> None:
-        """Take the signal; the loop looks at the end of each step."""
-        self.requested = True
-
-
-@contextmanager
-def stop_on_sigterm() -> Iterator[StopRequest]:
-    """Turn SIGTERM into a request while the block runs."""
-    stop = StopRequest()
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,61 +1,196 @@
-"""The optimiser's parameter groups and the learning rate's course."""
+"""The optimiser and its parameter groups: who decays, who learns at which share of the rate."""
 
-import math
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from trainer.objective import Objective
+from multigrain.errors import MultiGrainError
+
+TIMM = "timm:"
+_TRUNK = "model.backbone."
+_EXPONENT = "model.pool.p"
+_BETA = "beta"
+_NUMBERED = re.compile(r"(?:[^.\d]*\.)*[^.]*\d[^.]*")
+
+
+class OptimiserError(MultiGrainError):
+    """An optimiser that cannot be had."""
+
+
+class Rates(NamedTuple):
+    """Shares of the learning rate; `layer_decay` multiplies it from each stage to the one below."""
+
+    head: float = 1.0
+    bias: float = 1.0
+    beta: float = 1.0
+    layer_decay: float = 1.0
+
+
+class OptimiserSettings(NamedTuple):
+    """An optimiser by name, sgd, adam, adamw, rmsprop or timm:NAME, and its constants."""
+
+    name: str
+    learning_rate: float
+    momentum: float
+    nesterov: bool
+    dampening: float
+    beta2: float
+    weight_decay: float
 
 
 def build_optimiser(
-    objective: Objective,
+    objective: nn.Module,
+    settings: OptimiserSettings,
     *,
-    learning_rate: float,
-    momentum: float,
-    weight_decay: float,
     decay_norms: bool,
-    beta_rate_factor: float,
-) -> torch.optim.SGD:
-    """Return SGD over the groups weights, norms and biases, beta, p.
+    rates: Rates,
+) -> torch.optim.Optimizer:
+    """Return the optimiser of everything that learns; each group carries its `rate_factor`.
 
-    Each group carries its `rate_factor`. Beta and a learned p never decay: their zero means
-    nothing. Norms and biases decay only if asked (the paper decays them).
+    Beta and a learned p never decay: their zero means nothing. Norms and biases decay only if
+    asked (the paper decays them). Raises OptimiserError for a name that does not exist.
     """
-    scalars = {
-        name: parameter
-        for name, parameter in objective.named_parameters()
-        if name in ("beta", "model.pool.p")
-    }
-    others = [p for name, p in objective.named_parameters() if name not in scalars]
-    groups = [
-        _group([p for p in others if p.ndim > 1], weight_decay, 1.0),
-        _group([p for p in others if p.ndim <= 1], weight_decay if decay_norms else 0.0, 1.0),
-        _group([p for name, p in scalars.items() if name == "beta"], 0.0, beta_rate_factor),
-        _group([p for name, p in scalars.items() if name != "beta"], 0.0, 1.0),
-    ]
-    return torch.optim.SGD(
-        [group for group in groups if group["params"]], lr=learning_rate, momentum=momentum
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    stages = stages_of(objective)
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad:
+            factor = _factor(name, parameter, rates, stages)
+            decays = parameter.ndim > 1 or (decay_norms and name not in {_BETA, _EXPONENT})
+            key = (factor, settings.weight_decay if decays else 0.0)
+            groups.setdefault(key, []).append(parameter)
+    return _OPTIMISERS[_kind(settings.name)](
+        [
+            {"params": parameters, "weight_decay": decay, "rate_factor": factor}
+            for (factor, decay), parameters in groups.items()
+        ],
+        settings,
     )
-
-
-def _group(
-    parameters: list[nn.Parameter], weight_decay: float, rate_factor: float
-) -> dict[str, object]:
-    return {"params": parameters, "weight_decay": weight_decay, "rate_factor": rate_factor}
-
-
-def rate_at(fraction: float, *, warmup: float) -> float:
-    """Return the share of the peak rate at a fraction [0, 1] of training.
-
-    It climbs in a straight line over the first `warmup` and falls to 0 along a cosine.
-    """
-    if fraction < warmup:
-        return fraction / warmup
-    return 0.5 * (1 + math.cos(math.pi * (fraction - warmup) / (1 - warmup)))
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Give every group its share of a rate."""
     for group in optimiser.param_groups:
         group["lr"] = rate * group["rate_factor"]
+
+
+def skips_on_device(optimiser: torch.optim.Optimizer) -> bool:
+    """Whether a step takes `found_inf` from the device, so that skipping it waits for nothing."""
+    return bool(getattr(optimiser, "_step_supports_amp_scaling", False))
+
+
+def stages_of(objective: nn.Module) -> dict[str, int]:
+    """Number the stage of each of the trunk's parameters, from 0 at the input.
+
+    A stage is a name up to its first part with a number: `layer1`, `blocks.3`, `features.2`.
+    What has no number belongs to the stage before it, or to the first.
+    """
+    stages: dict[str, int] = {}
+    known: dict[str, int] = {}
+    for name, _ in objective.named_parameters():
+        if name.startswith(_TRUNK):
+            numbered = _NUMBERED.match(name.removeprefix(_TRUNK))
+            if numbered:
+                known.setdefault(numbered[0], len(known))
+            stages[name] = known[numbered[0]] if numbered else max(0, len(known) - 1)
+    return stages
+
+
+def _factor(name: str, parameter: nn.Parameter, rates: Rates, stages: dict[str, int]) -> float:
+    if name == _BETA:
+        return rates.beta
+    if name == _EXPONENT:
+        return 1.0
+    factor = rates.bias if name.endswith(".bias") and parameter.ndim == 1 else 1.0
+    if name in stages:
+        # The head learns at the full rate, the trunk's last stage one factor below it.
+        below_head = 1 + max(stages.values()) - stages[name]
+        return float(factor * rates.layer_decay**below_head)
+    return factor * rates.head
+
+
+Groups = list[dict[str, Any]]
+
+
+def _sgd(groups: Groups, settings: OptimiserSettings) -> torch.optim.Optimizer:
+    optimiser = torch.optim.SGD(
+        groups,
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        dampening=settings.dampening,
+        fused=_fuses(groups),
+    )
+    if settings.momentum:
+        # Zeros, not torch's uninitialised buffers: a first step may be skipped on the device.
+        for parameter in _parameters(groups):
+            optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimiser
+
+
+def _adam(groups: Groups, settings: OptimiserSettings) -> torch.optim.Optimizer:
+    kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
+    return kind(
+        groups,
+        lr=settings.learning_rate,
+        betas=(settings.momentum, settings.beta2),
+        fused=_fuses(groups),
+    )
+
+
+def _rmsprop(groups: Groups, settings: OptimiserSettings) -> torch.optim.Optimizer:
+    return torch.optim.RMSprop(
+        groups, lr=settings.learning_rate, momentum=settings.momentum, alpha=settings.beta2
+    )
+
+
+def _timm(groups: Groups, settings: OptimiserSettings) -> torch.optim.Optimizer:
+    try:
+        from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
+    except ImportError as error:
+        raise OptimiserError(
+            f"--optimiser {settings.name} needs timm: pip install 'multigrain-retrieval[timm]'"
+        ) from error
+    try:
+        optimiser: torch.optim.Optimizer = create_optimizer_v2(
+            groups,
+            opt=settings.name.removeprefix(TIMM),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            momentum=settings.momentum,
+        )
+    except (ValueError, KeyError, AssertionError) as error:
+        raise OptimiserError(
+            f"timm has no optimiser {settings.name.removeprefix(TIMM)!r} ({error}): "
+            f"timm.optim.list_optimizers() names them"
+        ) from error
+    return optimiser
+
+
+_OPTIMISERS: dict[str, Callable[[Groups, OptimiserSettings], torch.optim.Optimizer]] = {
+    "sgd": _sgd,
+    "adam": _adam,
+    "adamw": _adam,
+    "rmsprop": _rmsprop,
+    TIMM: _timm,
+}
+
+
+def _kind(name: str) -> str:
+    kind = TIMM if name.startswith(TIMM) else name
+    if kind not in _OPTIMISERS:
+        raise OptimiserError(
+            f"no optimiser named {name!r}: take sgd, adam, adamw, rmsprop, or timm:NAME"
+        )
+    return kind
+
+
+def _parameters(groups: Groups) -> Iterable[Tensor]:
+    return (parameter for group in groups for parameter in group["params"])
+
+
+def _fuses(groups: Groups) -> bool:
+    """Whether torch has fused kernels for where the parameters lie."""
+    return all(parameter.device.type in {"cpu", "cuda"} for parameter in _parameters(groups))

@@ -1,6 +1,6 @@
 """The processes of a run: started by torchrun, or one alone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import NamedTuple, TypeVar
@@ -53,6 +53,40 @@ class Processes(NamedTuple):
             dist.barrier(group=self.control)
 
 
+class Agreement:
+    """Flags on which all processes agree one step later, so that no step waits for another process.
+
+    The exchange runs on the CPU while the next step is computed. Alone there is nothing to wait
+    for, and a flag comes back at once.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self._group = processes.control
+        self._flags = torch.zeros(0, dtype=torch.int64)
+        self._work: dist.Work | None = None
+
+    def exchange(self, *flags: bool) -> tuple[bool, ...]:
+        """Send this step's flags and return those of the step before, set where any process's is.
+
+        The first call returns flags that are not set.
+        """
+        if self._group is None:
+            self._flags = torch.tensor(flags, dtype=torch.int64)
+            return flags
+        before = self.last() if self._work is not None else (False,) * len(flags)
+        self._flags = torch.tensor(flags, dtype=torch.int64)
+        self._work = dist.all_reduce(
+            self._flags, op=dist.ReduceOp.MAX, group=self._group, async_op=True
+        )
+        return before
+
+    def last(self) -> tuple[bool, ...]:
+        """Wait for the flags sent last, and return them."""
+        if self._work is not None:
+            self._work.wait()
+        return tuple(bool(flag) for flag in self._flags)
+
+
 @contextmanager
 def joined_processes(
     environ: Mapping[str, str], *, device: str, num_threads: int | None
@@ -79,6 +113,16 @@ def joined_processes(
         yield Processes(dist.get_rank(), dist.get_world_size(), chosen, control)
     finally:
         dist.destroy_process_group()
+
+
+def reported(main: Callable[[], int], environ: Mapping[str, str]) -> int:
+    """Run one of torchrun's processes so that torchrun can say what it failed of."""
+    if "TORCHELASTIC_ERROR_FILE" not in environ:
+        return main()
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    status = record(main)()
+    return 0 if status is None else status
 
 
 def _device(name: str, local_rank: int) -> torch.device:

@@ -1,6 +1,7 @@
-"""The folder of a run: settings, metrics, unreadable photos, and the states to go on from.
+"""The folder of a run: settings, log, metrics, unreadable photos, and the states to go on from.
 
-config.yaml  metrics.jsonl  bad_images.txt  model.safetensors
+config.yaml  env.json  train.log  metrics.jsonl  bad_images.txt  tensorboard/
+model.safetensors  report.html
 unwhitened.safetensors, only if the whitening failed
 checkpoints/step-000012000/{state.pt, COMPLETE.json}  checkpoints/{last, best}
 """
@@ -10,19 +11,36 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from multigrain.errors import MultiGrainError
-from multigrain.files import atomic_write_text, sha256_of, write_via_temporary
+from multigrain.files import (
+    atomic_write_bytes,
+    atomic_write_text,
+    fsync_file,
+    sha256_of,
+    write_via_temporary,
+)
 
-KEPT_STATES = 2
+_COMPLETE = "COMPLETE.json"
 _STATE_NAME = re.compile(r"step-(\d{9,})")
 
 
 class RunFolderError(MultiGrainError):
     """A run's folder that cannot be used as asked."""
+
+
+class DamagedStateError(RunFolderError):
+    """A state whose bytes are not those written."""
+
+
+class Retention(NamedTuple):
+    """Which states are kept beside the best: the newest, and the first in every such length."""
+
+    last: int = 2
+    every_steps: float | None = None
 
 
 class RunFolder:
@@ -31,54 +49,71 @@ class RunFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.states = root / "checkpoints"
+        self.metrics = root / "metrics.jsonl"
+        self.log = root / "train.log"
         self.model = root / "model.safetensors"
         self.unwhitened = root / "unwhitened.safetensors"
 
     def newest(self) -> Path | None:
         """Return the folder of the newest complete state, None when there is none."""
-        folders = [folder for folder in self._folders() if (folder / "COMPLETE.json").exists()]
-        return folders[-1] if folders else None
+        complete = self.complete()
+        return complete[-1] if complete else None
 
-    def save(self, step: int, state: Mapping[str, Any], *, is_best: bool) -> Path:
-        """Write a state whole, point `last` (and `best`) at it, and drop what is not kept.
+    def complete(self) -> list[Path]:
+        """Return the folders of complete states, oldest first."""
+        return [folder for folder in self._folders() if (folder / _COMPLETE).exists()]
 
-        Kept are the last two states and the best. A state without its COMPLETE.json, as a
-        killed process leaves it, is never read and is dropped here too.
+    def save(
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        *,
+        best_step: int | None = None,
+        kept: Retention = Retention(),  # noqa: B008 - immutable
+    ) -> Path:
+        """Write a state whole, point `last` and `best` at states, and drop what is not kept.
+
+        A state without its COMPLETE.json, as a killed process leaves it, is never read and is
+        dropped here too.
         """
         folder = self.states / f"step-{step:09d}"
-        if not (folder / "COMPLETE.json").exists():
+        if not (folder / _COMPLETE).exists():
             with write_via_temporary(folder / "state.pt") as temporary:
                 torch.save(dict(state), temporary)
             facts = {"step": step, "sha256": sha256_of(folder / "state.pt")}
-            atomic_write_text(folder / "COMPLETE.json", json.dumps(facts) + "\n")
+            if self.metrics.exists():
+                fsync_file(self.metrics)  # the lines that the state counts on
+            atomic_write_text(folder / _COMPLETE, json.dumps(facts) + "\n")
         atomic_write_text(self.states / "last", folder.name + "\n")
-        if is_best:
-            atomic_write_text(self.states / "best", folder.name + "\n")
-        self._drop_old()
+        best = "" if best_step is None else f"step-{best_step:09d}"
+        if best and (self.states / best / _COMPLETE).exists():
+            atomic_write_text(self.states / "best", best + "\n")
+        self._drop_old(kept)
         return folder
 
     def load(self, folder: Path) -> dict[str, Any]:
-        """Return a state; raises RunFolderError when its bytes are not those written."""
-        facts = json.loads((folder / "COMPLETE.json").read_text())
+        """Return a state; raises DamagedStateError when its bytes are not those written."""
         file = folder / "state.pt"
-        if not file.is_file() or sha256_of(file) != facts["sha256"]:
-            raise RunFolderError(f"{folder}/state.pt is damaged: remove {folder} and start again")
-        state: dict[str, Any] = torch.load(
-            folder / "state.pt", map_location="cpu", weights_only=True
-        )
+        try:
+            expected = json.loads((folder / _COMPLETE).read_text())["sha256"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DamagedStateError(f"{folder}/{_COMPLETE} is damaged") from error
+        if not file.is_file() or sha256_of(file) != expected:
+            raise DamagedStateError(f"{file} is damaged: its bytes are not those written")
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         return state
 
-    def log(self, record: Mapping[str, Any]) -> None:
-        """Append one object to metrics.jsonl."""
-        with (self.root / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(dict(record)) + "\n")
-
     def forget_after(self, step: int) -> None:
-        """Drop the metrics of steps that are about to be done again."""
-        path = self.root / "metrics.jsonl"
-        if path.exists():
-            lines = path.read_text().splitlines(keepends=True)
-            atomic_write_text(path, "".join(line for line in lines if _step_of(line) <= step))
+        """Drop the states of later steps: damaged ones, in the way of those to come."""
+        for folder in self.complete():
+            if _step_of(folder) > step:
+                (folder / _COMPLETE).unlink()
+
+    def keep_metrics(self, num_lines: int) -> None:
+        """Drop the lines of metrics.jsonl that a state does not count: they will come again."""
+        if self.metrics.exists():
+            lines = self.metrics.read_bytes().splitlines(keepends=True)
+            atomic_write_bytes(self.metrics, b"".join(lines[:num_lines]))
 
     def write(self, name: str, text: str) -> None:
         """Write a text file of the run, whole."""
@@ -89,21 +124,24 @@ class RunFolder:
             return []
         return sorted(path for path in self.states.iterdir() if _STATE_NAME.fullmatch(path.name))
 
-    def _drop_old(self) -> None:
-        complete = [path for path in self._folders() if (path / "COMPLETE.json").exists()]
-        best = self.states / "best"
-        kept = {path.name for path in complete[-KEPT_STATES:]}
-        kept |= {best.read_text().strip()} if best.exists() else set()
+    def _drop_old(self, kept: Retention) -> None:
+        complete = self.complete()
+        names = {path.name for path in complete[-kept.last :]} | {self._best()}
+        if kept.every_steps is not None:
+            firsts: dict[int, str] = {}
+            for path in complete:
+                firsts.setdefault(int(_step_of(path) // kept.every_steps), path.name)
+            names |= {name for number, name in firsts.items() if number > 0}
         for path in self._folders():
-            if path.name not in kept:
+            if path.name not in names:
                 # The marker first: a half-removed state must not look complete.
-                (path / "COMPLETE.json").unlink(missing_ok=True)
+                (path / _COMPLETE).unlink(missing_ok=True)
                 shutil.rmtree(path)
 
+    def _best(self) -> str:
+        best = self.states / "best"
+        return best.read_text().strip() if best.exists() else ""
 
-def _step_of(line: str) -> float:
-    """Return the step of a metrics line; a line torn by a kill counts as never done."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))

@@ -26,7 +26,8 @@ FREE_ON_RESUME = frozenset(
     (
         "data", "out", "val", "device", "num_workers", "num_threads", "log_every_steps",
         "checkpoint_every_minutes", "checkpoint_every", "keep_last", "keep_every", "resume",
-        "resume_anyway", "dry_run", "tensorboard", "report", "max_bad_share", "weights_licence",
+        "resume_anyway", "dry_run", "tensorboard", "best_by", "best_mode",
+        "validate_every", "validate_first", "report", "max_bad_share", "weights_licence",
         "whiten_dim", "whiten_photos", "whiten_power", "whiten_floor", "exponents",
         "more_test_sizes",
     )

@@ -107,6 +107,9 @@ class EngineSettings(Config):
     best_by: str = Field(
         default="mean", description="score that names the best checkpoint; mean: of all scores"
     )
+    best_mode: Literal["auto", "max", "min"] = Field(
+        default="auto", description="which is better; auto: the lower loss, the higher other score"
+    )
     resume: Literal["no", "auto"] = Field(
         default="no", description="auto: go on from the newest complete checkpoint, if any"
     )

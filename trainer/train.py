@@ -22,17 +22,20 @@ PROG = "trainer/train.py"
 
 
 def train(config: TrainConfig, processes: "Processes") -> Path | None:
-    """Train, whiten and write the checkpoint; return its path, None when stopped by SIGTERM."""
-    from trainer.assemble import build_loop
+    """Train, whiten and write the checkpoint; return its path, None when stopped by a signal."""
+    from trainer.assemble import build_loop, prepare_model
     from trainer.build_model import build_model
     from trainer.build_objective import build_objective, build_plan
-    from trainer.data import build_batches, read_data
+    from trainer.data import build_batches, build_device_part, read_data
+    from trainer.dry_run import dry_run
+    from trainer.environment import describe_environment
     from trainer.finish import plan_whitening, write_model
+    from trainer.logbook import TrainLog
     from trainer.resume import open_folder, resume
     from trainer.speech import say, say_nothing
 
-    tell = say if processes.is_first else say_nothing
-    run = open_folder(config.out, resuming=config.resume == "auto")
+    tell = TrainLog(say if processes.is_first else say_nothing)
+    run = open_folder(config.out, resuming=config.resume == "auto" or config.dry_run > 0)
     data = read_data(config, say=tell)
     document, model = build_model(config, data, say=tell)
     whitening = plan_whitening(
@@ -45,6 +48,7 @@ def train(config: TrainConfig, processes: "Processes") -> Path | None:
         say=tell,
     )
     plan = build_plan(config, data, processes)
+    freezing = prepare_model(config, model, plan, processes, say=tell)
     objective, wrapped = build_objective(config, data, model, plan, processes)
     loop = build_loop(
         config,
@@ -53,14 +57,23 @@ def train(config: TrainConfig, processes: "Processes") -> Path | None:
         plan=plan,
         objective=objective,
         wrapped=wrapped,
+        device_part=build_device_part(config, processes),
+        freezing=freezing,
         processes=processes,
         run=run,
         say=tell,
+        keep=tell.keep,
     )
-    start = resume(loop, run, settings=config.to_yaml(), say=tell)
+    if config.dry_run:
+        dry_run(loop, data, plan, num_steps=config.dry_run, size=config.size, say=tell)
+        return None
+    start = resume(loop, run, settings=config.to_yaml(), anyway=config.resume_anyway, say=tell)
+    if processes.is_first:
+        tell.open(run.log)
+        run.write("env.json", describe_environment(os.environ, processes))
     batches = build_batches(config, data, plan, processes, start=start, stop=loop.course.num_steps)
     if not loop.train(batches, start=start):
-        tell(f"stopped by SIGTERM and saved: go on with --resume auto --out {config.out}")
+        tell(f"stopped by a signal and saved: go on with --resume auto --out {config.out}")
         return None
     return write_model(
         loop, document, num_views=config.num_views, whitening=whitening, run=run, say=tell
@@ -77,15 +90,18 @@ def main() -> int:
 
 def run_among(config: TrainConfig, environ: Mapping[str, str]) -> int:
     """Train among the processes that the environment tells of; return the exit status."""
-    from trainer.processes import joined_processes
+    from trainer.processes import joined_processes, reported
 
-    with joined_processes(
-        environ, device=config.device, num_threads=config.num_threads
-    ) as processes:
-        path = train(config, processes)
-        if path is not None and processes.is_first:
-            print(path)
-    return 0
+    def among() -> int:
+        with joined_processes(
+            environ, device=config.device, num_threads=config.num_threads
+        ) as processes:
+            path = train(config, processes)
+            if path is not None and processes.is_first:
+                print(path)
+        return 0
+
+    return reported(among, environ)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,48 @@
+"""Which checkpoint scored best, by a score of the user's choice."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from multigrain.errors import MultiGrainError
+
+Mode = Literal["auto", "max", "min"]
+MEAN = "mean"
+_LOWER_IS_BETTER = ("loss", "error", "entropy")
+
+
+class BestError(MultiGrainError):
+    """A score that the validation does not give."""
+
+
+class Best:
+    """The best score so far and its step, None before the first validation."""
+
+    def __init__(self, *, by: str, mode: Mode) -> None:
+        self.by = by
+        lower = mode == "min" or (mode == "auto" and any(part in by for part in _LOWER_IS_BETTER))
+        self._sign = -1.0 if lower else 1.0
+        self.step: int | None = None
+        self.value: float | None = None
+
+    def note(self, step: int, scores: Mapping[str, float]) -> None:
+        """Take in a validation's scores; a tie leaves the older one the best.
+
+        Raises BestError for a score that is not among them.
+        """
+        if self.by != MEAN and self.by not in scores:
+            raise BestError(
+                f"--best-by {self.by} is no score of the validation: take {MEAN} or one of "
+                f"{', '.join(sorted(scores))}"
+            )
+        value = sum(scores.values()) / len(scores) if self.by == MEAN else scores[self.by]
+        if self.value is None or self._sign * value > self._sign * self.value:
+            self.step, self.value = step, value
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run needs, so that a worse model never replaces the best."""
+        return {"by": self.by, "step": self.step, "value": self.value}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up an interrupted run's best, unless it was chosen by another score."""
+        if state["by"] == self.by:
+            self.step, self.value = state["step"], state["value"]
