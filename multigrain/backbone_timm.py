@@ -3,9 +3,11 @@
 N batch, C channels, h w positions, L tokens.
 """
 
+import copy
 import difflib
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from multigrain.backbone_base import TIMM, Backbone, BackboneError, Tokens
@@ -32,15 +34,17 @@ class TimmBackbone(Backbone):
         super().__init__()
         self.body = model
         self.name = TIMM + name
-        self.num_channels = int(model.num_features)
+        shape = _shape_of_features(model)
+        self._gives_tokens = len(shape) == _TOKENS_NDIM
+        self._channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+        self.num_channels = shape[-1 if self._gives_tokens or self._channels_last else 1]
         self._num_prefix_tokens = int(getattr(model, "num_prefix_tokens", 0))
         self._wants_class_token = tokens == "class"
-        self._channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels [N, 3, H, W] -> a map [N, C, h, w], tokens as [N, C, L, 1]."""
         features: Tensor = self.body.forward_features(pixels)
-        if features.ndim == _TOKENS_NDIM:
+        if self._gives_tokens:
             kept = features[:, :1] if self._wants_class_token else self._patches(features)
             return kept.transpose(1, 2).unsqueeze(3)
         return features.permute(0, 3, 1, 2) if self._channels_last else features
@@ -90,6 +94,16 @@ def import_timm() -> Any:
             "trunks timm:NAME need timm: pip install 'multigrain-retrieval[timm]'"
         ) from error
     return timm
+
+
+def _shape_of_features(model: Any) -> torch.Size:
+    """Shape of what the model gives for a photo of its own size, computed on no data."""
+    twin = copy.deepcopy(model).to("meta").eval()
+    with torch.no_grad():
+        shape: torch.Size = twin.forward_features(
+            torch.empty(1, *twin.pretrained_cfg["input_size"], device="meta")
+        ).shape
+    return shape
 
 
 def _created(name: str, stride: dict[str, int]) -> Any:

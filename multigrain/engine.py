@@ -3,6 +3,7 @@
 import json
 import logging
 import platform
+import shutil
 import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _NUM_TIMED_PHOTOS = 8
 _NUM_RUNS = 5
+_NUM_COMPARED_PHOTOS = 2
 # A converted graph that disagrees with torch by more than this computes something else.
 _MIN_CONVERSION_COSINE = {"fp32": 0.9999, "bf16": 0.9}
 
@@ -120,38 +122,66 @@ class _CpuEngines:
         return TorchEngine(self._checkpoint.model, device="cpu", precision=self._precision)
 
     def openvino(self) -> Engine:
-        return OpenVINOEngine.open(
-            self._checkpoint.model,
-            precision=self._precision,
-            num_threads=self._num_threads,
-            cached=self._graph_file,
-        )
+        """The converted model; raises DeviceError when it is new and computes something else."""
+        is_new = not self._graph_file.exists()
+        converted = self._converted()
+        if is_new and not self._agree(self.torch(), converted):
+            shutil.rmtree(self._graph_file.parent, ignore_errors=True)
+            raise DeviceError(
+                f"OpenVINO does not compute this model ({self._checkpoint.model.backbone.name}) "
+                f"as torch does in all of its shapes: use engine torch"
+            )
+        return converted
 
     def faster(self) -> Engine:
         """The engine recorded for this machine, or the faster of both, which is recorded."""
         chosen = self._recorded().get(self._machine())
         if chosen == "openvino":
-            return self.openvino()
-        if chosen == "torch":
-            return self.torch()
+            return self._converted()
         reference = self.torch()
+        if chosen == "torch":
+            return reference
         try:
-            winner = self._measure(reference, self.openvino())
+            converted = self._converted()
+            winner = (
+                self._measure(reference, converted)
+                if self._agree(reference, converted)
+                else reference
+            )
         except RuntimeError as error:  # what OpenVINO raises for an operation it does not know
             logger.warning("OpenVINO cannot run this model, torch does: %s", error)
             return reference
         self._record(winner.name)
         return winner
 
-    def _measure(self, reference: Engine, converted: Engine) -> Engine:
-        size = self._checkpoint.document.preprocessing.size
-        pixels = np.random.default_rng(0).integers(
-            0, 256, (_NUM_TIMED_PHOTOS, size, size, 3), dtype=np.uint8
+    def _converted(self) -> Engine:
+        return OpenVINOEngine.open(
+            self._checkpoint.model,
+            shape=self._shapes()[0],
+            precision=self._precision,
+            num_threads=self._num_threads,
+            cached=self._graph_file,
         )
-        cosine = float((reference.infer(pixels) * converted.infer(pixels)).sum(axis=1).min())
-        if not cosine >= _MIN_CONVERSION_COSINE[self._precision]:
-            logger.warning("the converted model disagrees with torch (cosine %.4f): torch", cosine)
-            return reference
+
+    def _shapes(self) -> tuple[tuple[int, int], ...]:
+        return self._checkpoint.document.preprocessing.shapes()
+
+    def _agree(self, reference: Engine, converted: Engine) -> bool:
+        """Whether both compute the same in every shape that photos are prepared to."""
+        for shape in self._shapes():
+            pixels = _noise(_NUM_COMPARED_PHOTOS, shape)
+            cosine = float((reference.infer(pixels) * converted.infer(pixels)).sum(axis=1).min())
+            if not cosine >= _MIN_CONVERSION_COSINE[self._precision]:
+                logger.warning(
+                    "the converted model disagrees with torch (cosine %.4f at %d x %d): torch",
+                    cosine,
+                    *shape,
+                )
+                return False
+        return True
+
+    def _measure(self, reference: Engine, converted: Engine) -> Engine:
+        pixels = _noise(_NUM_TIMED_PHOTOS, self._shapes()[0])
         # In turn, and each one's best: a busy moment of the machine must not choose.
         runs = [
             (_seconds(reference, pixels), _seconds(converted, pixels)) for _ in range(_NUM_RUNS)
@@ -182,6 +212,10 @@ class _CpuEngines:
             atomic_write_text(self._choice_file, json.dumps(record, indent=1))
         except OSError as error:
             logger.warning("cannot keep the choice of engine: %s", error)
+
+
+def _noise(num_photos: int, shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (num_photos, *shape, 3), dtype=np.uint8)
 
 
 def _seconds(engine: Engine, pixels: npt.NDArray[np.uint8]) -> float:

@@ -4,6 +4,8 @@ import logging
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +28,20 @@ def has_native_bf16() -> bool:
     return "BF16" in capabilities
 
 
-def convert(model: MultiGrain) -> Any:
+def convert(model: MultiGrain, shape: tuple[int, int] = (64, 64)) -> Any:
     """Trace the model into an OpenVINO graph: uint8 [N, H, W, 3] -> unit float32 [N, E].
 
-    Goes through the PyTorch frontend itself: `openvino.convert_model` would send telemetry.
+    `shape` is the (height, width) traced with: a trunk that decides by the size of its map,
+    as Swin does, is right only where it would decide the same. Goes through the PyTorch
+    frontend itself: `openvino.convert_model` would send telemetry.
     """
     import openvino
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    example = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    example = torch.randint(0, 256, (2, *shape, 3), dtype=torch.uint8)
     # The tracer and the frontend warn about each other's deprecations; neither is ours to mend.
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), _plain_attention():
         warnings.simplefilter("ignore")
         decoder = TorchScriptPythonDecoder(
             PooledUnit(model).eval(), example_input=(example,), skip_freeze=False
@@ -46,6 +50,17 @@ def convert(model: MultiGrain) -> Any:
         graph = frontend.convert(frontend.load(decoder))
     graph.reshape({0: openvino.PartialShape([-1, -1, -1, 3])})
     return graph
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Keep torch's fused attention path, which no frontend knows, out of a trace."""
+    was_enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was_enabled)
 
 
 class OpenVINOEngine:
@@ -66,7 +81,13 @@ class OpenVINOEngine:
 
     @classmethod
     def open(
-        cls, model: MultiGrain, *, precision: str, num_threads: int, cached: Path | None
+        cls,
+        model: MultiGrain,
+        *,
+        shape: tuple[int, int],
+        precision: str,
+        num_threads: int,
+        cached: Path | None,
     ) -> "OpenVINOEngine":
         """Compile the graph stored at `cached`, or convert the model and store it there.
 
@@ -75,7 +96,7 @@ class OpenVINOEngine:
         """
         graph = _stored(cached) if cached is not None else None
         if graph is None:
-            graph = convert(model)
+            graph = convert(model, shape)
             if cached is not None:
                 _store(graph, cached)
         return cls(graph, precision=precision, num_threads=num_threads)

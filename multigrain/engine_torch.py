@@ -1,6 +1,7 @@
 """The torch engine: the fallback on a CPU, the engine on CUDA, and the reference in tests."""
 
 import copy
+import logging
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from multigrain.model import MultiGrain
+
+logger = logging.getLogger(__name__)
 
 # On CUDA every new batch size is a new set of kernels to choose, so sizes are rounded up to these.
 CUDA_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
@@ -42,7 +45,7 @@ class TorchEngine:
         self._device = torch.device(device)
         folded = copy.deepcopy(model).eval()
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        trunk: Any = fuse(folded.backbone)  # a traced module with the trunk's call
+        trunk: Any = _folded(folded.backbone)  # a traced module with the trunk's call
         folded.backbone = trunk.to(dtype)
         # The normalised pixels take the precision of these constants.
         folded.pixel_mean = folded.pixel_mean.to(dtype)
@@ -57,6 +60,17 @@ class TorchEngine:
         with torch.inference_mode():
             unit: Tensor = self._module(batch)[: len(pixels)].cpu()
         return unit.numpy()
+
+
+def _folded(trunk: nn.Module) -> nn.Module:
+    """The trunk with its batch norms folded into convolutions, where torch can see through it."""
+    if not any(isinstance(module, nn.BatchNorm2d) for module in trunk.modules()):
+        return trunk
+    try:
+        return fuse(trunk)
+    except Exception as error:  # noqa: BLE001 - a library's trunk may branch on anything
+        logger.info("batch norm is not folded, the trunk cannot be traced: %s", error)
+        return trunk
 
 
 def _padded(batch: Tensor) -> Tensor:
