@@ -33,7 +33,7 @@ from trainer.scenes import draw_photo
 
 def photo_set(num_photos: int, root: Path = Path("photos")) -> PhotoSet:
     names = tuple(f"{number:05d}.jpg" for number in range(num_photos))
-    return PhotoSet(root, names, (0,) * num_photos, None)
+    return PhotoSet.of_files(root, names)
 
 
 def test_the_drawn_collection_is_the_same_on_each_run(tmp_path: Path) -> None:
@@ -159,8 +159,8 @@ def test_sub_folders_are_classes_and_a_flat_folder_has_none(tmp_path: Path) -> N
 
 def test_validation_photos_get_the_labels_of_training(tmp_path: Path) -> None:
     """By class name, not by place; an unknown class is refused."""
-    training = PhotoSet(tmp_path, ("a/1", "b/1", "c/1"), (0, 1, 2), ("a", "b", "c"))
-    validation = PhotoSet(tmp_path, ("b/2", "c/2"), (0, 1), ("b", "c"))
+    training = PhotoSet.of_files(tmp_path, ("a/1", "b/1", "c/1"), (0, 1, 2), ("a", "b", "c"))
+    validation = PhotoSet.of_files(tmp_path, ("b/2", "c/2"), (0, 1), ("b", "c"))
     assert with_classes_of(validation, training).labels == (1, 2)
     with pytest.raises(LabelsError, match="unknown"):
         with_classes_of(training, validation)

@@ -8,8 +8,16 @@ import torch
 from multigrain.errors import MultiGrainError
 from trainer.augment import Augmentation
 from trainer.augment_device import DevicePart, Edit, edit_full
-from trainer.labels import PhotoSet, read_photo_set, split_by_hash, with_classes_of
+from trainer.labels import (
+    PhotoSet,
+    read_joined,
+    split_by_hash,
+    split_by_source,
+    with_classes_of,
+)
 from trainer.loading import Batch, Steps, ViewsDataset, batch_loader
+from trainer.manifest import TRAIN, VAL
+from trainer.photo_sources import Joined
 from trainer.processes import Processes
 from trainer.sampler import BatchPlan
 from trainer.settings import TrainConfig
@@ -36,12 +44,17 @@ def read_data(config: TrainConfig, *, say: Say) -> Data:
 
     Raises DataError for a lambda above 0 without classes.
     """
-    photos = read_photo_set(config.data[0], say=say)
+    joined = read_joined(config.data, say=say)
+    photos = joined.photos
     if config.val:
-        training = photos
-        validation = with_classes_of(read_photo_set(config.val[0], say=say), training)
+        training = _own_part(joined, TRAIN)
+        if len(training.names) < len(photos.names):
+            rest = len(photos.names) - len(training.names)
+            say(f"{rest} photos whose split is not {TRAIN} are left out, because of --val")
+        validation = with_classes_of(_own_part(read_joined(config.val, say=say), VAL), training)
     else:
-        training, validation = split_by_hash(photos, config.val_fraction)
+        found = split_by_source(joined, say=say)
+        training, validation = found or split_by_hash(photos, config.val_fraction)
     num_classes = len(photos.class_names or ())
     if num_classes:
         lambda_ = 0.5 if config.lambda_ is None else config.lambda_
@@ -58,6 +71,19 @@ def read_data(config: TrainConfig, *, say: Say) -> Data:
         f"{num_classes} classes, lambda {lambda_}"
     )
     return Data(training, validation, lambda_)
+
+
+def _own_part(joined: Joined, split: str) -> PhotoSet:
+    """Return the photos of a split, where a source knows any; else all of them.
+
+    Raises DataError when none is of the split.
+    """
+    if not any(joined.splits):
+        return joined.photos
+    ids = [number for number, own in enumerate(joined.splits) if (own or split) == split]
+    if not ids:
+        raise DataError(f"{joined.photos.root}: no photo's split is {split}")
+    return joined.photos.pick(ids)
 
 
 def build_batches(

@@ -1,101 +1,118 @@
 """Photos with their classes, and the part of them that is kept for validation."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from PIL import Image
-
-from multigrain.errors import MultiGrainError
-from multigrain.photo import open_photo
-from multigrain.photo_list import is_utf8
+from trainer.cache_reader import is_cache, read_cache
+from trainer.manifest import TRAIN, VAL, is_manifest, read_manifest
+from trainer.photo_set import FileStore, PhotoSet
+from trainer.photo_sources import Joined, LabelsError, Say, Source, few, join
 from trainer.photos import find_photos
+from trainer.tar_shards import is_tar, read_tar
 
-FEWEST_CLASSES = 2
+__all__ = [
+    "LabelsError", "PhotoSet", "read_joined", "read_photo_set", "read_photos", "split_by_hash",
+    "split_by_source", "with_classes_of",
+]  # fmt: skip
 
-
-class LabelsError(MultiGrainError):
-    """Photos whose classes do not serve."""
-
-
-class PhotoSet(NamedTuple):
-    """Photos of one folder; a photo's id is its place in `names`."""
-
-    root: Path
-    names: tuple[str, ...]  # relative to root, sorted
-    labels: tuple[int, ...]  # places in class_names; all 0 without classes
-    class_names: tuple[str, ...] | None
-
-    def path(self, photo_id: int) -> Path:
-        """Where the photo lies."""
-        return self.root / self.names[photo_id]
-
-    @classmethod
-    def of_paths(cls, paths: Sequence[Path]) -> "PhotoSet":
-        """Return photos from anywhere, without classes."""
-        names = tuple(str(path) for path in paths)
-        return cls(Path(), names, (0,) * len(names), None)
-
-    def image(self, photo_id: int, *, min_side: int) -> Image.Image:
-        """Decode one photo: upright RGB, its shorter side at least `min_side` where it has that.
-
-        Raises PhotoError.
-        """
-        return open_photo(self.path(photo_id), min_side=min_side).image
-
-    def digest(self) -> str:
-        """Hex SHA-256 of names and classes: equal when ids mean the same photos."""
-        text = repr((self.names, self.labels, self.class_names))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def pick(self, photo_ids: Sequence[int]) -> "PhotoSet":
-        """Return the set of the given photos, with the same classes."""
-        return self._replace(
-            names=tuple(self.names[photo_id] for photo_id in photo_ids),
-            labels=tuple(self.labels[photo_id] for photo_id in photo_ids),
-        )
+# The sub-folders of a data set that is divided already; as classes they would be nonsense.
+_FOLDERS_OF_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test"))
 
 
-def read_photo_set(folder: Path, *, say: Callable[[str], None]) -> PhotoSet:
+def read_photos(sources: Sequence[Path], *, say: Say) -> PhotoSet:
+    """Read all photos of folders, manifests, tar shards and caches; classes join by name.
+
+    Raises PhotoListError, LabelsError, TarError and CacheError, naming the source.
+    """
+    return read_joined(sources, say=say).photos
+
+
+def read_photo_set(folder: Path, *, say: Say) -> PhotoSet:
+    """Read all photos of one source."""
+    return read_photos([folder], say=say)
+
+
+def read_joined(sources: Sequence[Path], *, say: Say) -> Joined:
+    """Read photos with the split that their source says of them."""
+    return join([_read(source, say) for source in sources], say=say)
+
+
+def _read(source: Path, say: Say) -> Source:
+    if is_manifest(source):
+        return read_manifest(source, say=say)
+    if is_cache(source):
+        return read_cache(source)
+    if is_tar(source):
+        return read_tar(source, say=say)
+    return _read_folder(source)
+
+
+def _read_folder(folder: Path) -> Source:
     """Read a folder whose sub-folders are classes, or one without classes.
 
-    A folder with photos beside its sub-folders, or with a single sub-folder, has no classes;
-    `say` is told so. A class is the first folder of a path, however deep the photo lies.
-    Raises LabelsError for a class whose name is not UTF-8: no checkpoint could hold it.
+    A class is the first folder of a path, however deep the photo lies; a folder with photos
+    beside its sub-folders has no classes.
     """
     names = tuple(find_photos(folder))
-    tops = [name.split("/", 1)[0] if "/" in name else None for name in names]
-    classes = tuple(sorted({top for top in tops if top is not None}))
-    num_loose = tops.count(None)
-    if classes and num_loose:
-        say(f"{folder}: {num_loose} photos lie beside the sub-folders, so there are no classes")
-    elif 0 < len(classes) < FEWEST_CLASSES:
-        say(f"{folder}: a single sub-folder is no classes")
-    if num_loose or len(classes) < FEWEST_CLASSES:
-        return PhotoSet(folder, names, (0,) * len(names), None)
-    unwritable = [name for name in classes if not is_utf8(name)]
-    if unwritable:
+    classes = tuple(name.split("/", 1)[0] if "/" in name else None for name in names)
+    num_loose, why = classes.count(None), None
+    if num_loose and num_loose < len(names):
+        why = f"{num_loose} photos lie beside the sub-folders"
+        classes = (None,) * len(names)
+    found = set(classes)
+    if "train" in found and len(found) > 1 and found <= _FOLDERS_OF_SPLITS:
         raise LabelsError(
-            f"{folder}: the name of the class folder {unwritable[0]!r} is not UTF-8: rename it"
+            f"{folder}: the sub-folders {few(sorted(map(str, found)))} look like parts of a data "
+            f"set, not like classes: give --data {folder / 'train'} and --val the other"
         )
-    places = {name: place for place, name in enumerate(classes)}
-    return PhotoSet(folder, names, tuple(places[top] for top in tops if top is not None), classes)
+    nothing = (None,) * len(names)
+    return Source(folder, FileStore(folder, names), names, classes, nothing, nothing, why)
+
+
+def split_by_source(joined: Joined, *, say: Say) -> tuple[PhotoSet, PhotoSet] | None:
+    """Split as the sources say: (training, validation); None where none of them says it.
+
+    Photos of a source without splits are trained on; what is neither train nor val is left
+    out, and said. Raises LabelsError when no photo is left to train on.
+    """
+    if not any(joined.splits):
+        return None
+    sides: dict[str, list[int]] = {TRAIN: [], VAL: []}
+    others: dict[str, int] = {}
+    for photo_id, split in enumerate(joined.splits):
+        if (split or TRAIN) in sides:
+            sides[split or TRAIN].append(photo_id)
+        else:
+            others[str(split)] = others.get(str(split), 0) + 1
+    for name, count in others.items():
+        say(f"{count} photos of the split {name!r} are left out")
+    if not sides[TRAIN]:
+        raise LabelsError(f"{joined.photos.root}: no photo's split is {TRAIN}")
+    return joined.photos.pick(sides[TRAIN]), joined.photos.pick(sides[VAL])
 
 
 def split_by_hash(photos: PhotoSet, fraction: float) -> tuple[PhotoSet, PhotoSet]:
     """Split off about `fraction` of the photos for validation: (training, validation).
 
-    A photo's side is a hash of its name, so it stays when others come and go. With two photos
-    or more and a fraction above 0 both sides have at least one.
+    A photo's side is a hash of its name, so it stays when others come and go; photos of one
+    group share a side. With two photos or groups and a fraction above 0 both sides have one.
     """
     if fraction == 0 or len(photos.names) == 1:
         return photos, photos.pick(())
-    places = [_place(name) for name in photos.names]
+    groups = photos.groups or (None,) * len(photos.names)
+    keys = [
+        f"group\0{group}" if group is not None else name
+        for name, group in zip(photos.names, groups, strict=True)
+    ]
+    places = [_place(key) for key in keys]
     # The extreme places keep both sides from being empty in a small folder.
-    threshold = min(max(fraction, min(places)), sorted(places)[-2])
+    in_order = sorted(set(places))
+    threshold = min(max(fraction, in_order[0]), in_order[max(0, len(in_order) - 2)])
     kept = [photo_id for photo_id, place in enumerate(places) if place > threshold]
     held = [photo_id for photo_id, place in enumerate(places) if place <= threshold]
+    if not kept:  # a single group
+        return photos, photos.pick(())
     return photos.pick(kept), photos.pick(held)
 
 
@@ -105,11 +122,11 @@ def with_classes_of(validation: PhotoSet, training: PhotoSet) -> PhotoSet:
         return validation._replace(labels=(0,) * len(validation.names), class_names=None)
     if validation.class_names is None:
         raise LabelsError(f"{validation.root}: training has classes, these photos have none")
-    unknown = sorted(set(validation.class_names) - set(training.class_names))
+    places = {name: place for place, name in enumerate(training.class_names)}
+    unknown = sorted(set(validation.class_names) - places.keys())
     if unknown:
-        raise LabelsError(f"{validation.root}: classes unknown to training: {unknown[:5]}")
-    place = [training.class_names.index(name) for name in validation.class_names]
-    labels = tuple(place[label] for label in validation.labels)
+        raise LabelsError(f"{validation.root}: classes unknown to training: {few(unknown)}")
+    labels = tuple(places[validation.class_names[label]] for label in validation.labels)
     return validation._replace(labels=labels, class_names=training.class_names)
 
 

@@ -48,6 +48,11 @@ def paths_of(source: Path) -> list[Path]:
     return paths
 
 
+def has_photo_suffix(name: str) -> bool:
+    """Whether a file is named like a photo."""
+    return os.path.splitext(name)[1].lower() in _PHOTO_SUFFIXES  # noqa: PTH122 - no Path a member
+
+
 def _files_below(folder: Path) -> Iterator[Path]:
     entered, waiting = set[tuple[int, int]](), [folder]
     while waiting:
