@@ -1,12 +1,26 @@
 """Flags of the training program: the loss."""
 
-from typing import Literal
+import difflib
+from typing import Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from multigrain.config import Config
 
 Negatives = Literal["uniform", "distance", "hard", "reference"]
+
+# `margin` is ours; the others are built by trainer/pair_losses.py.
+PAIR_LOSSES = (
+    "margin", "triplet", "triplet-soft", "contrastive", "circle", "multi-similarity",
+    "supcon", "nt-xent", "proxy-anchor", "proxy-nca",
+)  # fmt: skip
+
+
+class WeightedLoss(NamedTuple):
+    """A pair loss by name, and its weight in the sum."""
+
+    name: str
+    weight: float
 
 
 class LossSettings(Config):
@@ -21,21 +35,76 @@ class LossSettings(Config):
     )
     pair_losses: tuple[str, ...] = Field(
         default=("margin",),
-        description="pair losses, NAME or NAME:WEIGHT: margin, or one of "
-        "pytorch-metric-learning's (triplet, circle, multi-similarity, proxy-anchor); repeatable",
+        min_length=1,
+        description="pair losses, NAME or NAME:WEIGHT, summed: margin, or one of "
+        f"pytorch-metric-learning's ({', '.join(PAIR_LOSSES[1:])}); repeatable",
     )
     positives: Literal["instance", "class"] = Field(
-        default="instance", description="what views of a pair share: the photo, or its class"
+        default="instance",
+        description="what views of a pair share: the photo, or its class (proxies are of classes)",
     )
     alpha: float = Field(default=0.2, ge=0, description="margin of the margin loss")
-    beta: float = Field(default=1.2, gt=0, description="its distance boundary at the start")
+    beta: float = Field(
+        default=1.2, gt=0, lt=2, description="its distance boundary at the start; learned"
+    )
     margin_divisor: Literal["both", "either"] = Field(
         default="both",
-        description="count of the non-zero terms: both kinds, or once for both (parity)",
+        description="count of the margin loss's non-zero terms: each of them, or a positive and "
+        "its negative once (parity with code of torch before 1.2)",
     )
-    negatives: Negatives = Field(default="uniform", description="how negatives are drawn")
+    negatives: Negatives = Field(
+        default="uniform",
+        description="the margin loss's negatives: any, weighted by distance, the nearest, or "
+        "weighted with the underflow of published code",
+    )
     effective_dim: int = Field(
         default=128,
         ge=0,
-        description="dimension in the distance weights' density; 0: the embedding's own",
+        description="dimension in the density of --negatives distance and reference; "
+        "0: the embedding's own",
     )
+
+    @field_validator("pair_losses")
+    @classmethod
+    def _known_once(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        names = [weighted_loss(text).name for text in texts]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{twice[0]} is given twice: once, with the sum of the weights")
+        return texts
+
+    @model_validator(mode="after")
+    def _settings_of_the_margin_loss_are_used(self) -> Self:
+        uses_margin = any(weighted_loss(text).name == "margin" for text in self.pair_losses)
+        given = self.model_fields_set & {
+            "alpha", "beta", "margin_divisor", "negatives", "effective_dim"
+        }  # fmt: skip
+        changed = sorted(
+            name for name in given if getattr(self, name) != _default_of(type(self), name)
+        )
+        if changed and not uses_margin:
+            raise ValueError(
+                f"{changed[0]} belongs to the margin loss, which --pair-losses leaves out: "
+                f"add margin, or leave {changed[0]} out"
+            )
+        return self
+
+
+def weighted_loss(text: str) -> WeightedLoss:
+    """Read NAME or NAME:WEIGHT; raises ValueError naming the nearest name, or the weight."""
+    name, colon, weight = text.partition(":")
+    if name not in PAIR_LOSSES:
+        near = difflib.get_close_matches(name, PAIR_LOSSES, n=1)
+        advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(PAIR_LOSSES)}"
+        raise ValueError(f"no pair loss is named {name!r}: {advice}")
+    try:
+        value = float(weight) if colon else 1.0
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{text!r}: the weight must be a number above 0")
+    return WeightedLoss(name, value)
+
+
+def _default_of(cls: type[Config], name: str) -> object:
+    return cls.model_fields[name].default
