@@ -5,11 +5,22 @@ A plain name is torchvision's, `timm:NAME` one of the timm library (an extra).
 
 from typing import Literal
 
+import torch
+
 from multigrain.backbone_base import TIMM, Backbone, BackboneError, Tokens, WeightsReport
 from multigrain.backbone_timm import build_timm
 from multigrain.backbone_torchvision import build_torchvision
 
-__all__ = ["TIMM", "Backbone", "BackboneError", "WeightsReport", "build_backbone", "split_name"]
+__all__ = [
+    "TIMM",
+    "Backbone",
+    "BackboneError",
+    "Tokens",
+    "WeightsReport",
+    "build_backbone",
+    "channels_of",
+    "split_name",
+]
 
 Library = Literal["torchvision", "timm"]
 
@@ -37,3 +48,12 @@ def build_backbone(
     if library == "timm":
         return build_timm(name, last_stride=last_stride, tokens=tokens)
     return build_torchvision(name, last_stride=last_stride, tokens=tokens)
+
+
+def channels_of(name: str, *, last_stride: Literal[1, 2] = 2, tokens: Tokens = "patches") -> int:
+    """Channels of a trunk's last map, without memory for its weights where that is possible."""
+    try:
+        with torch.device("meta"):
+            return build_backbone(name, last_stride=last_stride, tokens=tokens).num_channels
+    except NotImplementedError:  # RegNet computes its widths with tensors
+        return build_backbone(name, last_stride=last_stride, tokens=tokens).num_channels

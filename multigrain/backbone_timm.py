@@ -60,8 +60,7 @@ def build_timm(name: str, *, last_stride: Literal[1, 2], tokens: Tokens) -> Timm
     model, and for a stride or a class token that the model does not have.
     """
     check_timm_name(name)
-    stride = {"output_stride": _STRIDE_OF_LAST_STRIDE_1} if last_stride == 1 else {}
-    model = _created(name, stride)
+    model = create_timm(name, last_stride=last_stride)
     if tokens == "class" and getattr(model, "cls_token", None) is None:
         raise BackboneError(f"timm:{name} has no class token: give tokens patches")
     return TimmBackbone(name, model, tokens=tokens)
@@ -106,12 +105,20 @@ def _shape_of_features(model: Any) -> torch.Size:
     return shape
 
 
-def _created(name: str, stride: dict[str, int]) -> Any:
+def create_timm(name: str, *, last_stride: Literal[1, 2] = 2, pretrained: bool = False) -> Any:
+    """A timm model without its head, for photos of any size where its family allows it.
+
+    With `pretrained` its weights are downloaded or come from timm's cache. Raises
+    BackboneError when the model cannot be built so, and whatever timm's client raises.
+    """
     timm = import_timm()
+    stride = {"output_stride": _STRIDE_OF_LAST_STRIDE_1} if last_stride == 1 else {}
     refusals: list[str] = []
     for any_size in _ANY_SIZE:
         try:
-            return timm.create_model(name, pretrained=False, num_classes=0, **any_size, **stride)
+            return timm.create_model(
+                name, pretrained=pretrained, num_classes=0, **any_size, **stride
+            )
         except (TypeError, NotImplementedError, AssertionError) as error:  # an unknown argument
             refusals.append(str(error))
     asked = f" with last_stride 1 (timm: {refusals[-1]}): give last_stride 2" if stride else ""

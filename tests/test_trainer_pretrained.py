@@ -1,28 +1,21 @@
 """A checkpoint without training: weights that fit, weights that do not, and the whitening."""
 
-import re
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from torch import nn
 from trainer_fixtures import draw_flat
 
-from multigrain.backbone import Backbone, BackboneError, build_backbone
+from multigrain.backbone import Backbone, build_backbone
 from multigrain.checkpoint import load_checkpoint
 from multigrain.config import ConfigError
 from multigrain.files import sha256_of
 from trainer.fit_whitening import FitError, safe_dim
 from trainer.labels import PhotoSet
-from trainer.negatives import Negatives
-from trainer.objective import MarginSettings, Objective, ObjectiveError
-from trainer.optimiser import build_optimiser, rate_at
 from trainer.out_file import OutFileError
 from trainer.pretrained import PretrainedConfig, make_pretrained
-from trainer.weights import WeightsError, load_weights
 from trainer.whiten import WhitenConfig, whiten
 
 SMALL = "squeezenet1_1"
@@ -97,76 +90,6 @@ def test_whitening_again_replaces_the_whitening(
     assert load_checkpoint(plain).document.embedding.whitening is None
     assert load_checkpoint(outs[0]).document.embedding.dim == 4
     assert load_checkpoint(outs[0]).fingerprint == load_checkpoint(outs[1]).fingerprint
-
-
-def test_a_trunk_without_classifier_and_our_own_file_serve_as_weights(
-    weights: Path, tmp_path: Path
-) -> None:
-    """Both fill the whole trunk with the same values."""
-    state = torch.load(weights, weights_only=True)
-    trunk_only = tmp_path / "trunk.pth"
-    torch.save(
-        {name: t for name, t in state.items() if not name.startswith("classifier.")}, trunk_only
-    )
-    own = make_pretrained(
-        PretrainedConfig(backbone=SMALL, weights=str(weights), out=tmp_path / "own.safetensors")
-    )
-    for source in (trunk_only, own):
-        backbone = build_backbone(SMALL)
-        load_weights(backbone, str(source), say=lambda _: None)
-        for name, tensor in backbone.state_dict().items():
-            assert torch.equal(tensor, state[name]), (source, name)
-
-
-def test_weights_that_do_not_fit_are_an_error(weights: Path, tmp_path: Path) -> None:
-    """Another model's names, a missing tensor, a wrong shape, no state dict, no file."""
-    state = torch.load(weights, weights_only=True)
-    state.pop("features.0.weight")
-    lacking, listing = tmp_path / "lacking.pth", tmp_path / "list.pth"
-    torch.save(state, lacking)
-    torch.save([1, 2], listing)
-    garbage = tmp_path / "garbage.pth"
-    garbage.write_bytes(b"no weights")
-    numbered = tmp_path / "numbered.pth"
-    torch.save({1: torch.zeros(1)}, numbered)
-
-    def fill(name: str, source: Path) -> None:
-        load_weights(build_backbone(name), str(source), say=lambda _: None)
-
-    with pytest.raises(WeightsError, match="does not fit mobilenet_v2"):
-        fill("mobilenet_v2", weights)
-    with pytest.raises(WeightsError, match=r"missing 1 \(features.0.weight"):
-        fill(SMALL, lacking)
-    with pytest.raises(BackboneError, match="another model"):
-        fill("squeezenet1_0", weights)
-    with pytest.raises(WeightsError, match="not a state dict"):
-        fill(SMALL, listing)
-    with pytest.raises(WeightsError, match="not a state dict"):
-        fill(SMALL, numbered)
-    with pytest.raises(WeightsError, match="no file of weights"):
-        fill(SMALL, garbage)
-    with pytest.raises(WeightsError, match="no weights file"):
-        fill(SMALL, tmp_path / "nothing.pth")
-
-
-@given(
-    content=st.binary(max_size=40) | st.text(max_size=40).map(str.encode),
-    suffix=st.sampled_from([".pth", ".safetensors", ""]),
-)
-@example(content=b"hello, these are no weights\n", suffix=".txt")
-@example(content="é".encode("latin-1"), suffix=".pth")
-@example(content=b"\x80\x02X\x01\x00\x00\x00\xe9.", suffix=".pth")
-@example(content=b"", suffix=".pth")
-@example(content=b"PK\x03\x04", suffix=".pth")
-@settings(deadline=None, max_examples=30)
-def test_any_other_file_as_weights_is_one_clear_error(
-    small: Backbone, tmp_path_factory: pytest.TempPathFactory, content: bytes, suffix: str
-) -> None:
-    """Whatever reading it raises, the message names the file."""
-    path = tmp_path_factory.mktemp("other") / f"other{suffix}"
-    path.write_bytes(content)
-    with pytest.raises(WeightsError, match=re.escape(str(path))):
-        load_weights(small, str(path), say=lambda _: None)
 
 
 def test_flags_that_no_checkpoint_could_hold_are_refused(tmp_path: Path) -> None:
@@ -298,62 +221,3 @@ def _first_hits(model: nn.Module, test_data: Path) -> float:
         rows[number]["instance"] == rows[other]["instance"] for number, other in enumerate(nearest)
     ]
     return sum(hits) / len(hits)
-
-
-def test_the_rate_climbs_and_falls_to_nothing() -> None:
-    """A straight line, then a cosine; without warm-up it starts at the peak."""
-    rates = [rate_at(fraction, warmup=0.2) for fraction in (0, 0.1, 0.2, 0.6, 1)]
-    assert rates == pytest.approx([0, 0.5, 1, 0.5, 0])
-    assert rate_at(0, warmup=0) == 1
-
-
-def test_beta_and_p_never_decay_and_every_parameter_has_one_group() -> None:
-    """Norms and biases decay only when asked."""
-    objective = tiny_objective(lambda_=0.5, num_views=2)
-    for decay_norms in (False, True):
-        optimiser = build_optimiser(
-            objective,
-            learning_rate=1.0,
-            momentum=0.9,
-            weight_decay=0.1,
-            decay_norms=decay_norms,
-            beta_rate_factor=0.5,
-        )
-        decay = {
-            parameter: group["weight_decay"]
-            for group in optimiser.param_groups
-            for parameter in group["params"]
-        }
-        assert set(decay) == set(objective.parameters())
-        assert decay[objective.beta] == decay[objective.model.pool.p] == 0  # type: ignore[index]
-        assert decay[objective.model.backbone[0].bias] == (0.1 if decay_norms else 0)  # type: ignore[index]
-
-
-def test_an_objective_with_nothing_to_train_is_refused() -> None:
-    """Lambda 0 with one view, and lambda above 0 without a classifier."""
-    with pytest.raises(ObjectiveError, match="trains nothing"):
-        tiny_objective(lambda_=0, num_views=1)
-    with pytest.raises(ObjectiveError, match="needs classes"):
-        tiny_objective(lambda_=0.5, num_views=2, classes=False)
-
-
-def tiny_objective(*, lambda_: float, num_views: int, classes: bool = True) -> Objective:
-    from multigrain.model import MultiGrain
-    from multigrain.pooling import GeM
-
-    model = MultiGrain(
-        backbone=nn.Sequential(nn.Conv2d(3, 4, 1)),  # type: ignore[arg-type]
-        pool=GeM(3.0, learnable=True),
-        mean=(0.5, 0.5, 0.5),
-        std=(0.2, 0.2, 0.2),
-        classifier=nn.Linear(4, 2) if classes else None,
-    )
-    margin = MarginSettings(
-        alpha=0.2,
-        beta=1.2,
-        negatives=Negatives.UNIFORM,
-        effective_dim=8,
-        most_negatives=1,
-        seed=0,
-    )
-    return Objective(model, lambda_=lambda_, num_views=num_views, margin=margin)

@@ -12,6 +12,7 @@ from trainer.out_file import check_out_file
 from trainer.photos import paths_of
 from trainer.settings_data import LARGEST_SIDE, SMALLEST_SIDE
 from trainer.settings_finish import WHITEN_FLOOR, WHITEN_POWER
+from trainer.settings_model import Pooling
 from trainer.speech import say
 
 PROG = "python -m trainer.pretrained"
@@ -22,11 +23,23 @@ class PretrainedConfig(Config):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    backbone: str = Field(description="trunk, by torchvision's name")
+    backbone: str = Field(description="trunk: torchvision's name, or timm:NAME (extra timm)")
     weights: str = Field(
         default="DEFAULT",
-        description="DEFAULT (torchvision's own, downloaded), none (random), "
-        "or a .pth or .safetensors file",
+        description="DEFAULT (the library's own, downloaded), none (random), a name or tag of the "
+        "trunk's library, a .pth or .safetensors file, or a run's folder",
+    )
+    weights_allow: list[str] = Field(
+        default=[],
+        description="trunk tensors (patterns, *) that may be missing, left over or of another "
+        "shape; repeatable",
+    )
+    last_stride: Literal[1, 2] = Field(
+        default=2, description="stride of the trunk's last stage: 1 doubles the last map's sides"
+    )
+    tokens: Literal["patches", "class"] = Field(
+        default="patches",
+        description="of a ViT: what is pooled, patch tokens or the class token (--pooling avg)",
     )
     weights_licence: str = Field(default="unknown", description="licence of the weights, recorded")
     out: Path = Field(description="checkpoint file to write")
@@ -38,6 +51,11 @@ class PretrainedConfig(Config):
     )
     rule: Literal["crop", "whole"] = Field(
         default="whole", description="central square, or the whole photo"
+    )
+    pooling: Pooling = Field(
+        default="gem",
+        description="how the last map becomes a vector; avg suits trunks whose map has both signs "
+        "(ViT, Swin, ConvNeXt)",
     )
     p: float = Field(default=3.0, gt=0, description="exponent of the GeM pooling")
     whiten: list[Path] = Field(
@@ -71,31 +89,41 @@ class PretrainedConfig(Config):
                 f"--whiten-dim {self.whiten_dim} needs photos to fit the whitening on: give "
                 f"--whiten too"
             )
+        if self.tokens == "class" and self.pooling != "avg":
+            raise ValueError("--tokens class is one vector already: give --pooling avg")
         return self
 
 
 def make_pretrained(config: PretrainedConfig) -> Path:
     """Write the checkpoint and return its path."""
-    from multigrain.backbone import build_backbone
     from multigrain.checkpoint import save_checkpoint
-    from multigrain.document import plain_document
+    from multigrain.document import Document, EmbeddingSpec
     from multigrain.model import MultiGrain
-    from multigrain.transforms import Preprocessing
     from trainer.fit_whitening import whiten_on
     from trainer.labels import PhotoSet
+    from trainer.model_parts import (
+        backbone_spec,
+        check_shapes,
+        pooling_spec,
+        preprocessing_of,
+        software_of,
+    )
     from trainer.processes import alone
     from trainer.weights import load_weights
 
     check_out_file(config.out)
-    document = plain_document(
-        backbone_name=config.backbone,
-        feature_dim=build_backbone(config.backbone).num_channels,
-        preprocessing=Preprocessing(size=config.size, rule=config.rule),
-        p=config.p,
+    trunk = backbone_spec(config.backbone, last_stride=config.last_stride, tokens=config.tokens)
+    document = Document(
+        backbone=trunk,
+        pooling=pooling_spec(config.pooling, config.p),
+        embedding=EmbeddingSpec(dim=trunk.feature_dim),
+        preprocessing=preprocessing_of(config.backbone, size=config.size, rule=config.rule),
         weights_licence=config.weights_licence,
+        software=software_of(config.backbone),
     )
     model = MultiGrain.build(document).eval()
-    origin = load_weights(model.backbone, config.weights, say=say)
+    check_shapes(model.backbone, set(document.preprocessing.shapes()))
+    origin = load_weights(model, config.weights, allow=config.weights_allow, say=say)
     document = document.model_copy(update={"software": document.software | origin})
     if config.whiten:
         processes = alone(config.device)

@@ -1,8 +1,8 @@
 """Flags of the training program: trunk, pooling, embedding, head."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from multigrain.config import Config
 from trainer.duration import DurationText
@@ -14,26 +14,35 @@ Head = Literal["linear", "arcface", "cosface", "curricularface", "circle"]
 class ModelSettings(Config):
     """What turns pixels into an embedding, and the classifier beside it."""
 
-    backbone: str = Field(default="resnet50", description="trunk: torchvision's name, or timm:NAME")
+    backbone: str = Field(
+        default="resnet50", description="trunk: torchvision's name, or timm:NAME (extra timm)"
+    )
     weights: str = Field(
         default="none",
-        description="initial weights: none, DEFAULT, or a .pth/.safetensors file",
+        description="initial weights: none, DEFAULT, a name or tag of the trunk's library "
+        "(IMAGENET1K_V2, a1_in1k), a .pth or .safetensors file, or a run's folder",
     )
     weights_allow: tuple[str, ...] = Field(
         default=(),
-        description="tensor names (patterns, *) that may be missing or left over; repeatable",
+        description="trunk tensors (patterns, *) that may be missing, left over or of another "
+        "shape; repeatable",
     )
     weights_licence: str = Field(default="unknown", description="licence of the weights, recorded")
     last_stride: Literal[1, 2] = Field(
         default=2, description="stride of the trunk's last stage: 1 doubles the last map's sides"
     )
     tokens: Literal["patches", "class"] = Field(
-        default="patches", description="of a ViT: what is pooled, patch tokens or the class token"
+        default="patches",
+        description="of a ViT: what is pooled, patch tokens or the class token (--pooling avg)",
     )
 
-    pooling: Pooling = Field(default="gem", description="how the last map becomes a vector")
+    pooling: Pooling = Field(
+        default="gem",
+        description="how the last map becomes a vector; gem counts negative features as nothing: "
+        "avg suits trunks whose map has both signs (ViT, Swin, ConvNeXt)",
+    )
     p: float = Field(default=3.0, gt=0, description="exponent of the GeM pooling")
-    learn_p: bool = Field(default=False, description="learn the exponent")
+    learn_p: bool = Field(default=False, description="learn the exponent (never below 0.1)")
     reduction: int | None = Field(
         default=None, ge=1, description="dimensions of a linear layer behind the pooling"
     )
@@ -64,3 +73,21 @@ class ModelSettings(Config):
     sync_bn: bool = Field(
         default=False, description="batch-norm statistics over all processes (GPU only)"
     )
+
+    @model_validator(mode="after")
+    def _options_have_their_part(self) -> Self:
+        """Refuse an option whose part is not there: it would do nothing."""
+        if self.weights_allow and self.weights == "none":
+            raise ValueError("--weights-allow is for --weights, which is none")
+        if self.learn_p and self.pooling != "gem":
+            raise ValueError(f"--learn-p is for --pooling gem, not {self.pooling}")
+        if self.tokens == "class" and self.pooling != "avg":
+            raise ValueError("--tokens class is one vector already: give --pooling avg")
+        if self.neck == "none" and self.neck_features == "before":
+            raise ValueError("--neck-features before needs --neck bn")
+        if self.head == "linear" and (self.head_scale or self.head_margin is not None):
+            raise ValueError(
+                "--head-scale and --head-margin are for cosine heads: give --head arcface, "
+                "cosface, curricularface or circle"
+            )
+        return self
