@@ -14,24 +14,19 @@ import pytest
 import torch
 from pydantic import ValidationError
 from trainer_fixtures import draw_flat, draw_small
+from trainer_parts import parts_of
 
 from multigrain.checkpoint import load_checkpoint
 from multigrain.config import ConfigError
 from multigrain.transforms import Preprocessing
-from trainer.assemble import build_loop, prepare_model
-from trainer.build_model import build_model
-from trainer.build_objective import build_objective, build_plan
-from trainer.data import DataError, build_batches, build_device_part, read_data
+from trainer.data import DataError
 from trainer.finish import FinishError
 from trainer.fit_whitening import FitError
 from trainer.guard import DivergedError
 from trainer.loading import Batch
-from trainer.loop import Loop
 from trainer.processes import alone
-from trainer.resume import open_folder, resume
 from trainer.runfolder import RunFolder, RunFolderError
 from trainer.settings import LARGEST_SIDE, SMALLEST_SIDE, TrainConfig
-from trainer.speech import say_nothing
 from trainer.train import run_among, train
 from trainer.whiten import WhitenConfig, whiten
 
@@ -62,35 +57,6 @@ def settings(data: Path, out: Path, **changes: Any) -> TrainConfig:
             }
             | changes
         ),
-    )
-
-
-def parts_of(config: TrainConfig) -> tuple[Loop, Iterator[Batch]]:
-    """Put a run together as `train` does, ready to be stopped anywhere."""
-    processes = alone()
-    run = open_folder(config.out, resuming=config.resume == "auto")
-    data = read_data(config, say=say_nothing)
-    document, model = build_model(config, data, say=say_nothing)
-    plan = build_plan(config, data, processes)
-    freezing = prepare_model(config, model, plan, processes, say=say_nothing)
-    objective, wrapped = build_objective(config, data, model, plan, processes)
-    loop = build_loop(
-        config,
-        data,
-        document=document,
-        plan=plan,
-        objective=objective,
-        wrapped=wrapped,
-        device_part=build_device_part(config, processes),
-        freezing=freezing,
-        processes=processes,
-        run=run,
-        say=say_nothing,
-        keep=say_nothing,
-    )
-    start = resume(loop, run, settings=config.to_yaml(), say=say_nothing)
-    return loop, iter(
-        build_batches(config, data, plan, processes, start=start, stop=loop.course.num_steps)
     )
 
 

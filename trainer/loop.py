@@ -100,6 +100,8 @@ class Loop:
                     raise ConnectionError("the first process cannot write its checkpoints")
                 if self.course.validates_after(done) and not stopping:
                     self._score(done)
+                if step == start:  # by now the optimiser has its own state too
+                    self._reserve(done)
                 if stopping or saving or self.course.saves_after(done):
                     self.save(done)
                     last_save = time.monotonic()
@@ -165,6 +167,11 @@ class Loop:
         self.bad_photos.restore(state["bad_photos"])
         self.compiled = state["compiled"]
         return int(state["step"])
+
+    def _reserve(self, step: int) -> None:
+        state = self.state(step)
+        if self.processes.is_first:
+            self.writer.reserve(state)
 
     def _compile(self) -> None:
         if self.compiled is None:

@@ -1,6 +1,6 @@
 """Checkpoints written in the background, from a copy of the state in host memory."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
@@ -30,6 +30,16 @@ class HostCopies:
             self.copied.record()
         return copied
 
+    def reserve(self, state: Mapping[str, Any]) -> None:
+        """Allocate the room that such a state takes, so that its first copy is as quick as others.
+
+        New memory costs more to touch for the first time than to copy into.
+        """
+        for path, tensor in _tensors(dict(state), ()):
+            on_gpu = tensor.device.type == "cuda"
+            room = torch.empty_like(tensor, device="cpu", pin_memory=on_gpu)
+            self._room[path] = room.zero_()
+
     def _copy(self, value: Any, path: Path) -> Any:
         if isinstance(value, Tensor):
             return self._tensor(value.detach(), path)
@@ -50,6 +60,18 @@ class HostCopies:
         return room.copy_(tensor, non_blocking=on_gpu)
 
 
+def _tensors(value: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
+    """The tensors of a state and where they stand in it."""
+    if isinstance(value, Tensor):
+        yield path, value.detach()
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _tensors(part, (*path, key))
+    elif isinstance(value, list | tuple):
+        for number, part in enumerate(value):
+            yield from _tensors(part, (*path, number))
+
+
 def _alike(one: Tensor, other: Tensor) -> bool:
     return (one.shape, one.dtype, one.stride()) == (other.shape, other.dtype, other.stride())
 
@@ -66,6 +88,10 @@ class StateWriter:
         self._copies = HostCopies()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._under_way: Future[None] | None = None
+
+    def reserve(self, state: Mapping[str, Any]) -> None:
+        """Make room for copies of such a state, in the background."""
+        self._under_way = self._thread.submit(self._copies.reserve, state)
 
     def save(self, step: int, state: Mapping[str, Any], *, best_step: int | None) -> None:
         """Copy a state and begin to write it; first wait for the one before.
