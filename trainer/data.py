@@ -7,7 +7,7 @@ import torch
 
 from multigrain.errors import MultiGrainError
 from trainer.augment import Augmentation
-from trainer.augment_device import DevicePart, Edit, edit_full
+from trainer.augment_device import DevicePart, edits_of
 from trainer.labels import (
     PhotoSet,
     read_joined,
@@ -17,6 +17,7 @@ from trainer.labels import (
 )
 from trainer.loading import Batch, Steps, ViewsDataset, batch_loader
 from trainer.manifest import TRAIN, VAL
+from trainer.mix import MixSettings
 from trainer.photo_sources import Joined
 from trainer.processes import Processes
 from trainer.sampler import BatchPlan
@@ -66,6 +67,11 @@ def read_data(config: TrainConfig, *, say: Say) -> Data:
     else:
         lambda_ = 0.0
         say(f"{config.data[0]}: no classes, so lambda is 0 and training is on instances alone")
+    if lambda_ == 0 and (config.mixup or config.cutmix):
+        raise DataError(
+            f"--mixup {config.mixup} --cutmix {config.cutmix} mix classes, and lambda is 0: "
+            f"leave them out, or train on classes"
+        )
     say(
         f"{len(training.names)} photos to train on, {len(validation.names)} to validate on, "
         f"{num_classes} classes, lambda {lambda_}"
@@ -108,6 +114,8 @@ def build_batches(
 
 def build_device_part(config: TrainConfig, processes: Processes) -> DevicePart:
     """Build what the device does to a batch before the model sees it."""
-    del processes
-    edits: list[Edit] = [edit_full] if config.augment == "full" else []
-    return DevicePart(edits)
+    mixing = None
+    if config.mixup or config.cutmix:
+        mixing = MixSettings(config.mixup, config.cutmix, config.mix_share, config.seed)
+    edits = edits_of(config.augment, erasing=config.erasing)
+    return DevicePart(edits, mixing=mixing, rank=processes.rank)
