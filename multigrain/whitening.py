@@ -94,7 +94,7 @@ class Axes(NamedTuple):
     values: Tensor
     vectors: Tensor
     mean: Tensor
-    count: int
+    num_rows: int
 
 
 def principal_axes(moments: Moments) -> Axes:
@@ -121,14 +121,14 @@ def whiten_along(axes: Axes, *, dim: int, power: float, floor: float) -> Whiteni
     num_dims = len(axes.mean)
     if not 1 <= dim <= num_dims:
         raise WhiteningError(f"whitening to {dim} dimensions: choose 1 to {num_dims}")
-    if axes.count <= dim:
+    if axes.num_rows <= dim:
         raise WhiteningError(
-            f"whitening to {dim} dimensions needs more than {dim} photos, {axes.count} were "
+            f"whitening to {dim} dimensions needs more than {dim} photos, {axes.num_rows} were "
             f"given: give more photos or fewer dimensions"
         )
     values, vectors = axes.values[:dim], axes.vectors[:, :dim]
     if not values[0] > 0:
-        raise WhiteningError(f"the {axes.count} embeddings are all equal: nothing to whiten")
+        raise WhiteningError(f"the {axes.num_rows} embeddings are all equal: nothing to whiten")
     scale = values.clamp_min(floor * float(values[0])).pow(-power / 2)
     # A sign fixed by the data, so that two fits of the same moments agree on any machine.
     signs = torch.sign(vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True)))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from multigrain.metrics import MetricError
 from multigrain.model import Output
 from multigrain.scoring import class_ranks
 from multigrain.transforms import Pixels, Preprocessing
@@ -27,6 +28,7 @@ class Rows(NamedTuple):
     pictures: list[Picture]
     embedding: Tensor  # [n, D]
     class_ranks: Tensor | None  # int64 [n], of the right class; None without a classifier
+    finite: bool  # embeddings and logits
 
 
 class Part(NamedTuple):
@@ -46,7 +48,8 @@ def embed_part(
 ) -> list[Part]:
     """Embed this process's photos and copies; one part for each output of `forward`.
 
-    Photos that cannot be read are left out and their number is said.
+    Photos that cannot be read are left out and their number is said. Raises MetricError, on
+    every process, for an embedding or a logit that is not finite.
     """
     num_photos = len(photos.names)
     own = own_slice(num_photos)
@@ -57,6 +60,10 @@ def embed_part(
         say(f"{num_missing} validation photos cannot be read and are left out")
     edited = copies_of(own, num_photos=num_photos)
     copies = _embed(forward, photos, edited, preprocessing, device=device)
+    num_broken = torch.tensor(sum(not rows.finite for rows in originals + copies), device=device)
+    # Agreed upon: a process that stopped alone would leave the others waiting.
+    if int(sum_over_processes(num_broken)):
+        raise MetricError("an embedding or a logit is not finite: the model is broken")
     return [Part(*pair) for pair in zip(originals, copies, strict=True)]
 
 
@@ -71,7 +78,11 @@ def _embed(
 ) -> list[Rows]:
     # What no pixels give, for the kinds and numbers of columns: a process may have no photo.
     nothing = forward(torch.zeros(1, 3, *preprocessing.shapes()[0], device=device))
-    found = [_Found([output.embedding[:0]], []) for output in nothing]
+    none = torch.empty(0, dtype=torch.int64, device=device)
+    found = [_Found([], [], []) for _ in nothing]
+    for rows, output in zip(found, nothing, strict=True):
+        logits = None if output.logits is None else output.logits[:0]
+        rows.add(Output(output.embedding[:0], logits), none)
     numbers, skipped = list[int](), list[Skipped]()
 
     def read(number: int) -> Pixels:
@@ -81,10 +92,7 @@ def _embed(
         labels = [photos.labels[pictures[number].photo_id] for number in batch.numbers]
         numbers += batch.numbers
         for rows, output in zip(found, forward(batch.pixels.to(device)), strict=True):
-            rows.embeddings.append(output.embedding)
-            if output.logits is not None:
-                right = torch.tensor(labels, device=device)
-                rows.class_ranks.append(class_ranks(output.logits, right))
+            rows.add(output, torch.tensor(labels, device=device))
     order = sorted(range(len(numbers)), key=numbers.__getitem__)
     read_pictures = [pictures[numbers[place]] for place in order]
     return [rows.ordered(read_pictures, order) for rows in found]
@@ -95,7 +103,16 @@ class _Found(NamedTuple):
 
     embeddings: list[Tensor]
     class_ranks: list[Tensor]
+    finite: list[Tensor]
+
+    def add(self, output: Output, labels: Tensor) -> None:
+        self.embeddings.append(output.embedding)
+        self.finite.append(torch.isfinite(output.embedding).all())
+        if output.logits is not None:
+            self.class_ranks.append(class_ranks(output.logits, labels))
+            self.finite.append(torch.isfinite(output.logits).all())
 
     def ordered(self, pictures: list[Picture], order: list[int]) -> Rows:
         ranks = torch.cat(self.class_ranks)[order] if self.class_ranks else None
-        return Rows(pictures, torch.cat(self.embeddings)[order], ranks)
+        finite = bool(torch.stack(self.finite).all())
+        return Rows(pictures, torch.cat(self.embeddings)[order], ranks, finite)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from multigrain.document import Document
 from multigrain.model import MultiGrain, Output
 from multigrain.pooling import GeM
 from multigrain.transforms import Preprocessing
@@ -64,6 +65,40 @@ def search_exponent(
         seconds=time.monotonic() - start,
         trials=trials,
     )
+
+
+def find_exponents(
+    model: MultiGrain,
+    document: Document,
+    photos: PhotoSet,
+    *,
+    sizes: Sequence[int],
+    exponents: Sequence[float],
+    say: Callable[[str], None],
+) -> tuple[Document, tuple[Choice, ...]]:
+    """Find the exponent of each size; return the document that holds them, and the choices.
+
+    The trained exponent stays in `pooling.p` and in the model. Only for GeM, and before a
+    whitening, which is fitted at the exponent found.
+    """
+    trained = document.pooling.p
+    assert trained is not None
+    choices = []
+    for size in dict.fromkeys(sizes):
+        choice = search_exponent(
+            model,
+            photos,
+            document.preprocessing.model_copy(update={"size": size}),
+            exponents=exponents,
+            trained=trained,
+            say=say,
+        )
+        if choice is not None:
+            say(describe(choice))
+            choices.append(choice)
+    found = {choice.size: choice.chosen for choice in choices}
+    pooling = document.pooling.model_copy(update={"p_by_size": document.pooling.p_by_size | found})
+    return document.model_copy(update={"pooling": pooling}), tuple(choices)
 
 
 def forward_of(model: MultiGrain, exponents: Sequence[float]) -> Forward:

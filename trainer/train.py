@@ -3,7 +3,7 @@
     torchrun --nproc-per-node N trainer/train.py --data FOLDER --out RUN
     python trainer/train.py --data FOLDER --out RUN
 
-Ends with RUN/model.safetensors, whitened, which the index builder takes.
+Ends with RUN/model.safetensors, whitened, which the index builder takes, and RUN/report.html.
 """
 
 import os
@@ -29,7 +29,7 @@ def train(config: TrainConfig, processes: "Processes") -> Path | None:
     from trainer.data import build_batches, build_device_part, read_data
     from trainer.dry_run import dry_run
     from trainer.environment import describe_environment
-    from trainer.finish import plan_whitening, write_model
+    from trainer.finish import Trained, finish, plan_finish, training_of
     from trainer.logbook import TrainLog
     from trainer.resume import open_folder, resume
     from trainer.speech import say, say_nothing
@@ -38,15 +38,7 @@ def train(config: TrainConfig, processes: "Processes") -> Path | None:
     run = open_folder(config.out, resuming=config.resume == "auto" or config.dry_run > 0)
     data = read_data(config, say=tell)
     document, model = build_model(config, data, say=tell)
-    whitening = plan_whitening(
-        data.training,
-        feature_dim=document.backbone.feature_dim,
-        dim=config.whiten_dim,
-        most_photos=config.whiten_photos,
-        power=config.whiten_power,
-        floor=config.whiten_floor,
-        say=tell,
-    )
+    ending = plan_finish(config, data, document, say=tell)
     plan = build_plan(config, data, processes)
     freezing = prepare_model(config, model, plan, processes, say=tell)
     objective, wrapped = build_objective(config, data, model, plan, processes)
@@ -75,9 +67,10 @@ def train(config: TrainConfig, processes: "Processes") -> Path | None:
     if not loop.train(batches, start=start):
         tell(f"stopped by a signal and saved: go on with --resume auto --out {config.out}")
         return None
-    return write_model(
-        loop, document, num_views=config.num_views, whitening=whitening, run=run, say=tell
+    trained = Trained(
+        loop.model, document, training_of(loop, num_views=config.num_views), loop.scores
     )
+    return finish(trained, ending, processes=processes, run=run, say=tell)
 
 
 def main() -> int:

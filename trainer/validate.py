@@ -49,7 +49,11 @@ def validate(
     model is left in evaluation mode.
     """
     part = embed_validation(model, photos, preprocessing, say=say)
-    values = values_of(part, gathered(part), photos)
+    return scores_of(values_of(part, gathered(part), photos))
+
+
+def scores_of(values: Values) -> dict[str, float]:
+    """Return the means of the values that are scores."""
     return {name: float(values[name].mean()) for name in SCORES if name in values}
 
 
