@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from multigrain.errors import MultiGrainError
 
 ENVIRONMENT_PREFIX = "MULTIGRAIN_"
+_BASE = "base"  # the key of a file that names files to begin from
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -89,7 +90,9 @@ def load_config(
 
     Flags are the field names in kebab case; a boolean field has `--flag` and `--no-flag`, a
     list field may be repeated. Environment names are MULTIGRAIN_ and the field in upper case.
-    `--config` may be repeated, later files win. `--help` and `--print-config` print and exit
+    An empty text unsets: `--exponents ''` is an empty list, `--clip-norm ''` none.
+    `--config` may be repeated, later files win; a file's `base:` names files beside it that it
+    changes. `--help` and `--print-config` print and exit
     with 0; a wrong flag, key or value prints one message and exits with 2.
     """
     parser = _make_parser(cls, prog, description)
@@ -97,7 +100,8 @@ def load_config(
     files, print_only = flags.pop("config_files"), flags.pop("print_config_and_exit")
     try:
         values = _from_files(cls, files) | _from_environment(cls, environ)
-        config = cls.from_values(values | {k: v for k, v in flags.items() if v is not None})
+        given = {name: value for name, value in flags.items() if value is not None}
+        config = cls.from_values(values | _unset(cls, given))
     except ConfigError as error:
         parser.error(str(error))
     if print_only:
@@ -210,20 +214,41 @@ def _is_list(annotation: Any) -> bool:
 def _from_files(cls: type[Config], files: Sequence[Path]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for file in files:
-        try:
-            loaded = yaml.safe_load(file.read_text())
-        except OSError as error:
-            raise ConfigError(f"--config {file}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"--config {file} is not YAML: {error}") from error
-        if not isinstance(loaded, dict | None):
-            raise ConfigError(f"--config {file} must hold `key: value` lines")
-        values |= loaded or {}
-    unknown = [str(key) for key in values if key not in _fields(cls)]
-    if unknown:
-        hint = _did_you_mean(unknown[0], list(_fields(cls)))
-        raise ConfigError(f"unknown key {unknown[0]!r}{hint}")
+        values |= _from_file(cls, file, above=())
     return values
+
+
+def _from_file(cls: type[Config], file: Path, *, above: tuple[Path, ...]) -> dict[str, Any]:
+    """A file's values over those of the files in its `base:`, which lie beside it.
+
+    `above` are the files that have led here.
+    """
+    if file.resolve() in above:
+        raise ConfigError(f"--config {file} is a `{_BASE}` of itself")
+    loaded = _read(file)
+    bases = loaded.pop(_BASE, [])
+    if not isinstance(bases, list | str):
+        raise ConfigError(f"`{_BASE}` in {file} must be a file or a list of files, not {bases!r}")
+    unknown = [str(key) for key in loaded if key not in _fields(cls)]
+    if unknown:
+        hint = _did_you_mean(unknown[0], [*_fields(cls), _BASE])
+        raise ConfigError(f"unknown key {unknown[0]!r}{hint} in {file}")
+    values: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        values |= _from_file(cls, file.parent / str(base), above=(*above, file.resolve()))
+    return values | loaded
+
+
+def _read(file: Path) -> dict[Any, Any]:
+    try:
+        loaded = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise ConfigError(f"--config {file}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {file} is not YAML: {error}") from error
+    if not isinstance(loaded, dict | None):
+        raise ConfigError(f"--config {file} must hold `key: value` lines")
+    return loaded or {}
 
 
 def _from_environment(cls: type[Config], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -233,7 +258,19 @@ def _from_environment(cls: type[Config], environ: Mapping[str, str]) -> dict[str
         text = environ.get(ENVIRONMENT_PREFIX + name.upper())
         if text is not None:
             values[name] = _list_from(text) if _is_list(field.annotation) else text
-    return values
+    return _unset(cls, values)
+
+
+def _unset(cls: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Read empty texts as what they unset: lists become empty, optional values None."""
+
+    def one(name: str, value: Any) -> Any:
+        annotation = _fields(cls)[name].annotation
+        if value == [""]:
+            return []
+        return None if value == "" and type(None) in typing.get_args(annotation) else value
+
+    return {name: one(name, value) for name, value in values.items()}
 
 
 def _list_from(text: str) -> list[Any]:

@@ -79,9 +79,33 @@ def test_a_reserved_word_is_a_field_with_an_underscore(
     assert "--lambda: Input should be a valid number" in message_of(capsys, ["--lambda", "x"])
 
 
+def test_an_empty_text_unsets(tmp_path: Path) -> None:
+    """A list becomes empty, an optional value none, on the command line and in the environment."""
+    (tmp_path / "c.yaml").write_text("photos: [a]\ntitle: b\n")
+    file = ["--config", str(tmp_path / "c.yaml")]
+    assert load([*file, "--photos", "", "--title", ""]) == Settings()
+    assert load(file, {"MULTIGRAIN_PHOTOS": "", "MULTIGRAIN_TITLE": ""}) == Settings()
+    assert load([*file, "--title", "c"], {"MULTIGRAIN_TITLE": ""}).title == "c"
+
+
+def test_a_file_changes_what_its_base_says(tmp_path: Path) -> None:
+    """Bases lie beside the file that names them, may have bases, and later ones win."""
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "first.yaml").write_text("batch_size: 2\ntitle: first\nquick: true\n")
+    (tmp_path / "parts" / "second.yaml").write_text("base: first.yaml\ntitle: second\n")
+    (tmp_path / "third.yaml").write_text("lambda: 0.25\ntitle: third\n")
+    top = tmp_path / "top.yaml"
+    top.write_text("base: [third.yaml, parts/second.yaml]\nbatch_size: 4\n")
+    settings = load(["--config", str(top)])
+    assert settings == Settings(batch_size=4, title="second", quick=True, lambda_=0.25)
+
+
 @pytest.mark.parametrize(
     ("argv", "environ", "expected"),
     [
+        (["--config", "loop.yaml"], {}, "is a `base` of itself"),
+        (["--config", "number.yaml"], {}, "must be a file or a list of files, not 3"),
+        (["--config", "nobase.yaml"], {}, "--config absent.yaml: No such file"),
         (["--batch-sise", "3"], {}, "did you mean --batch-size?"),
         (["--batch-size", "0"], {}, "--batch-size: Input should be greater than 0, not '0'"),
         (["--device", "gpu"], {}, "--device: Input should be 'auto' or 'cpu', not 'gpu'"),
@@ -106,6 +130,10 @@ def test_a_wrong_name_or_value_is_explained(
     monkeypatch.chdir(tmp_path)
     Path("bad.yaml").write_text("batchsize: 3\n")
     Path("private.yaml").write_text("lambda_: 0\n")
+    Path("loop.yaml").write_text("base: loop2.yaml\n")
+    Path("loop2.yaml").write_text("base: loop.yaml\n")
+    Path("number.yaml").write_text("base: 3\n")
+    Path("nobase.yaml").write_text("base: absent.yaml\n")
     Path("list.yaml").write_text("- 1\n")
     Path("broken.yaml").write_text("a: [\n")
     assert expected in message_of(capsys, argv, environ)
