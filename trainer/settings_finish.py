@@ -1,6 +1,6 @@
 """Flags of the training program: from trained weights to a checkpoint in use."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,10 @@ from trainer.settings_data import LARGEST_SIDE, SMALLEST_SIDE
 WHITEN_POWER = 0.5  # full whitening, fitted on few photos, makes retrieval worse
 WHITEN_FLOOR = 1e-3  # of the largest eigenvalue; below it few photos measure only noise
 EXPONENTS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
+
+
+Size = Annotated[int, Field(ge=SMALLEST_SIDE, le=LARGEST_SIDE)]
+Exponent = Annotated[float, Field(gt=0)]
 
 
 class FinishSettings(Config):
@@ -24,13 +28,15 @@ class FinishSettings(Config):
     rule: Literal["crop", "whole"] = Field(
         default="whole", description="input in use: central square, or the whole photo"
     )
-    more_test_sizes: tuple[int, ...] = Field(
-        default=(), description="sides for which an exponent is found as well; repeatable"
+    more_test_sizes: tuple[Size, ...] = Field(
+        default=(),
+        description="sides for which an exponent is found as well, for trainer.whiten --size; "
+        "repeatable",
     )
-    exponents: tuple[float, ...] = Field(
+    exponents: tuple[Exponent, ...] = Field(
         default=EXPONENTS,
-        description="exponents p* tried on the validation photos, in one pass a size; [] in a "
-        "file: keep --p",
+        description="exponents p* tried on the validation photos, in one pass a size; repeatable; "
+        "[] in a file: keep --p",
     )
     whiten_dim: int | None = Field(
         default=None, ge=0, description="0: none; unset: at most a quarter of the photos"
