@@ -8,10 +8,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from multigrain.classifier import CosineClassifier
 from multigrain.model import MultiGrain
 from trainer.data import Data
-from trainer.heads import Constants, HeadLoss, constants_of
+from trainer.heads import HeadLoss, constants_of
 from trainer.margin import Divisor
 from trainer.negatives import Negatives
 from trainer.objective import MARGIN, MarginSettings, Objective, ObjectiveError, PairTerm
@@ -55,7 +54,11 @@ def build_objective(
         lambda_=data.lambda_,
         num_views=config.num_views,
         margin=_margin(config, data, plan),
-        head=_head(config, model),
+        head=HeadLoss(
+            config.head,
+            constants=constants_of(config.head, scale=config.head_scale, margin=config.head_margin),
+            label_smoothing=config.label_smoothing,
+        ),
         pair_terms=_pair_terms(config, data, model),
         positives_of_class=config.positives == "class",
     )
@@ -85,14 +88,6 @@ def _margin(config: TrainConfig, data: Data, plan: BatchPlan) -> MarginSettings:
         seed=config.seed,
         divisor=Divisor(config.margin_divisor),
     )
-
-
-def _head(config: TrainConfig, model: MultiGrain) -> HeadLoss:
-    constants = constants_of(config.head, scale=config.head_scale, margin=config.head_margin)
-    if constants is not None and isinstance(model.classifier, CosineClassifier):
-        # The scale that the checkpoint will answer with.
-        constants = Constants(model.classifier.scale, constants.margin)
-    return HeadLoss(config.head, constants=constants, label_smoothing=config.label_smoothing)
 
 
 def _pair_terms(config: TrainConfig, data: Data, model: MultiGrain) -> dict[str, PairTerm]:
