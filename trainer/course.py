@@ -44,9 +44,11 @@ class Course(NamedTuple):
 
     def saves_after(self, step: int) -> bool:
         """Whether a checkpoint is due when `step` steps are done, whatever the clock says."""
+        if step == 0:
+            return False
         if self.checkpoint_every is not None and _passes(step, self.checkpoint_every):
             return True
-        return step > 0 and self.validates_after(step)
+        return self.validates_after(step)
 
 
 def _passes(step: int, every: float) -> bool:

@@ -49,6 +49,13 @@ def _checked_length(text: str) -> str:
     return text.strip()
 
 
+def _checked_span(text: str) -> str:
+    if not parse_duration(text).value:
+        raise ValueError("a length above 0 is needed")
+    return text.strip()
+
+
 # As settings hold them: text, so that YAML shows what was written.
 DurationText = Annotated[str, AfterValidator(_checked)]
+SpanText = Annotated[str, AfterValidator(_checked_span)]
 LengthText = Annotated[str, AfterValidator(_checked_length)]

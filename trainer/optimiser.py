@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from multigrain.errors import MultiGrainError
+from trainer.settings_engine import TIMM
 
-TIMM = "timm:"
 _TRUNK = "model.backbone."
 _EXPONENT = "model.pool.p"
 _BETA = "beta"

@@ -1,6 +1,8 @@
 """The flags of the training program, put together."""
 
-from pydantic import ConfigDict
+from typing import Self
+
+from pydantic import ConfigDict, model_validator
 
 from trainer.settings_data import LARGEST_SIDE, SMALLEST_SIDE, DataSettings
 from trainer.settings_engine import EngineSettings
@@ -19,6 +21,20 @@ class TrainConfig(
     """Train a MultiGrain embedding; the defaults are the paper's recipe with a cosine."""
 
     model_config = ConfigDict(allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        """Refuse what no part sees alone."""
+        views = self.num_views * self.accumulate
+        if self.batch_size % views:
+            nearest = max(1, round(self.batch_size / views)) * views
+            raise ValueError(
+                f"--batch-size {self.batch_size} is not a multiple of {self.num_views} views x "
+                f"{self.accumulate} micro-batches: take {nearest}"
+            )
+        if self.lambda_ == 0 and self.num_views == 1 and self.positives == "instance":
+            raise ValueError("--lambda 0 with one view a photo trains nothing: give --num-views 2")
+        return self
 
 
 # What may differ between a run and its continuation without changing what it computes.

@@ -1,13 +1,16 @@
 """Flags of the training program: steps, optimiser, numerics, checkpoints, log."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from multigrain.config import Config
-from trainer.duration import DurationText, LengthText
+from trainer.best import Mode
+from trainer.duration import DurationText, LengthText, SpanText
+from trainer.schedule import Schedule
 
-Schedule = Literal["cosine", "linear", "steps", "polynomial", "exponential", "constant"]
+OPTIMISERS = ("sgd", "adam", "adamw", "rmsprop")
+TIMM = "timm:"
 
 
 class EngineSettings(Config):
@@ -21,7 +24,7 @@ class EngineSettings(Config):
     reference_batch: int | None = Field(
         default=None,
         ge=1,
-        description="batch size that the rate is meant for: it is scaled to --batch-size",
+        description="batch size that the rate is meant for: it is scaled to --batch-size, linearly",
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD, beta1 of Adam")
     nesterov: bool = Field(default=False, description="Nesterov momentum of SGD")
@@ -55,7 +58,7 @@ class EngineSettings(Config):
     )
     warmup: DurationText = Field(default="5%", description="how long the rate climbs at first")
 
-    ema_half_life: DurationText | None = Field(
+    ema_half_life: SpanText | None = Field(
         default=None,
         description="half-life of the weights' moving average, in img or any unit; unset: none",
     )
@@ -91,23 +94,23 @@ class EngineSettings(Config):
     tensorboard: bool = Field(
         default=True, description="write TensorBoard's files too, where it is installed"
     )
-    validate_every: DurationText = Field(default="1ep", description="between validations")
+    validate_every: SpanText = Field(default="1ep", description="between validations")
     validate_first: bool = Field(default=False, description="validate before the first step too")
 
     checkpoint_every_minutes: float = Field(
         default=15.0, gt=0, description="minutes between checkpoints"
     )
-    checkpoint_every: DurationText | None = Field(
-        default=None, description="checkpoints at this distance as well; unset: at validations"
+    checkpoint_every: SpanText | None = Field(
+        default=None, description="checkpoints at this distance too, beside those at validations"
     )
     keep_last: int = Field(default=2, ge=1, description="newest checkpoints that are kept")
-    keep_every: DurationText | None = Field(
+    keep_every: SpanText | None = Field(
         default=None, description="keep one checkpoint in every such length for ever; unset: none"
     )
     best_by: str = Field(
         default="mean", description="score that names the best checkpoint; mean: of all scores"
     )
-    best_mode: Literal["auto", "max", "min"] = Field(
+    best_mode: Mode = Field(
         default="auto", description="which is better; auto: the lower loss, the higher other score"
     )
     resume: Literal["no", "auto"] = Field(
@@ -122,3 +125,27 @@ class EngineSettings(Config):
         description="do so many steps on noise, print size, memory and time of the run, write "
         "nothing",
     )
+
+    @field_validator("optimiser")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in OPTIMISERS and not name.startswith(TIMM):
+            raise ValueError(f"take one of {', '.join(OPTIMISERS)}, or {TIMM}NAME")
+        return name
+
+    @model_validator(mode="after")
+    def _options_have_their_part(self) -> Self:
+        """Refuse settings of a schedule, an optimiser or a resumption that is not asked for."""
+        if (self.schedule == "steps") != bool(self.rate_steps):
+            raise ValueError("--schedule steps and --rate-steps go together")
+        if self.late_steps and not self.rate_steps:
+            raise ValueError("--late-steps is for --schedule steps")
+        if (self.nesterov or self.dampening) and self.optimiser != "sgd":
+            raise ValueError(f"--nesterov and --dampening are for sgd, not {self.optimiser}")
+        if self.nesterov and (self.dampening or not self.momentum):
+            raise ValueError("--nesterov needs a --momentum and no --dampening")
+        if self.resume_anyway and self.resume != "auto":
+            raise ValueError("--resume-anyway needs --resume auto")
+        if self.precision == "fp16" and self.device == "cpu":
+            raise ValueError("--precision fp16 needs a GPU: take bf16, fp32 or auto on a CPU")
+        return self
