@@ -9,6 +9,13 @@ from trainer.report_svg import Line, line_chart
 
 Record = Mapping[str, Any]
 
+_TIMES = (
+    "step_seconds",
+    "data_wait_seconds",
+    "forward_seconds",
+    "backward_seconds",
+    "optimiser_seconds",
+)
 # What belongs on one chart; every other number of a record gets a chart of its own.
 _PANELS = (
     ("Loss", ("loss", "cross_entropy", "margin")),
@@ -17,7 +24,7 @@ _PANELS = (
     ("Shares of pairs", ("active_share", "fallback_share")),
     ("Learning rate", ("learning_rate",)),
     ("Views a second", ("views_per_second",)),
-    ("Seconds a step", ("step_seconds", "data_wait_seconds", "device_seconds")),
+    ("Seconds a step", _TIMES),
     ("Exponent p", ("p",)),
     ("Beta", ("beta",)),
 )

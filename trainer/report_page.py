@@ -107,7 +107,7 @@ def _exponents(choices: Sequence[Choice]) -> str:
     ]
     head = ["size", "trained p", "p*", "mean at p", "mean at p*", "photos", "time"]
     table = f'<div class="card wide">{_table(head, rows)}</div>'
-    return _section("Exponent p*", words, f'<div class="charts">{charts}</div><br>{table}')
+    return _section("Exponent p*", words, f'<div class="charts">{charts}</div>{table}')
 
 
 def _choice(choice: Choice) -> str:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 WIDTH, HEIGHT = 360, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 24
 _NUM_TICKS = 5
-_SMALLEST = 1e-12  # what a logarithmic axis shows of zero
+_SMALLEST = 1e-9  # what a logarithmic axis shows of zero
+_MOST_DIGITS = 5  # behind the point
 _MOST_POINTS = 300
 
 Points = Sequence[tuple[float, float]]
@@ -50,6 +51,14 @@ class Axis(NamedTuple):
         width = _round_step((self.high - self.low) / _NUM_TICKS)
         lowest, highest = math.ceil(self.low / width - 1e-9), math.floor(self.high / width + 1e-9)
         return [number * width for number in range(lowest, highest + 1)]
+
+    def text(self, tick: float) -> str:
+        """Write a tick in as many digits as tell it from the next."""
+        ticks = self.ticks()
+        if self.log or len(ticks) < 2:  # noqa: PLR2004 - no next one
+            return number_text(tick)
+        digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
+        return f"{tick + 0.0:.{digits}f}" if digits <= _MOST_DIGITS else number_text(tick)
 
     def _scaled(self, value: float) -> float:
         return math.log10(max(value, _SMALLEST)) if self.log else value
@@ -132,12 +141,12 @@ def _grid(x: Axis, y: Axis) -> str:
     rows = "".join(
         f'<line class="rule" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{_y(y, tick):.1f}" '
         f'y2="{_y(y, tick):.1f}"/><text class="tick" x="{_LEFT - 5}" '
-        f'y="{_y(y, tick) + 3.5:.1f}" text-anchor="end">{number_text(tick)}</text>'
+        f'y="{_y(y, tick) + 3.5:.1f}" text-anchor="end">{y.text(tick)}</text>'
         for tick in y.ticks()
     )
     columns = "".join(
         f'<text class="tick" x="{_x(x, tick):.1f}" y="{HEIGHT - 8}" '
-        f'text-anchor="middle">{number_text(tick)}</text>'
+        f'text-anchor="middle">{x.text(tick)}</text>'
         for tick in x.ticks()
     )
     return rows + columns
