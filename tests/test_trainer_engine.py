@@ -468,22 +468,31 @@ def test_a_resumed_run_keeps_the_choice(photos: Path, tmp_path: Path) -> None:
 
 def test_the_best_is_the_highest_score_or_the_lowest_loss() -> None:
     """By a score's name, its mode or the mean of all; kept over a resume."""
-    best = Best(by="mean", mode="auto")
+    said: list[str] = []
+
+    def new(by: str, mode: Any = "auto") -> Best:
+        return Best(by=by, mode=mode, known=("top1", "val_loss"), say=said.append)
+
+    best = new("mean")
     for step, top1 in enumerate((0.1, 0.5, 0.5, 0.3)):
         best.note(step, {"top1": top1, "recall": 0.0})
     assert (best.step, best.value) == (1, 0.25)
-    again = Best(by="mean", mode="auto")
+    again = new("mean")
     again.restore(best.state())
     again.note(9, {"top1": 0.4, "recall": 0.0})
     assert again.step == 1
     for by, mode in (("val_loss", "auto"), ("top1", "min")):
-        lowest = Best(by=by, mode=mode)  # type: ignore[arg-type]
+        lowest = new(by, mode)
         lowest.restore(best.state())
         for step, value in enumerate((0.3, 0.2, 0.4)):
             lowest.note(step, {by: value})
         assert lowest.step == 1
-    with pytest.raises(BestError, match="take mean or one of recall, top1"):
-        Best(by="map", mode="max").note(1, {"top1": 0.0, "recall": 0.0})
+    with pytest.raises(BestError, match="--best-by map is no score: take mean or one of top1"):
+        new("map")
+    absent = new("top1")
+    absent.note(1, {"recall": 0.0})
+    assert absent.step is None
+    assert "allow no top1, only recall" in said[-1]
 
 
 def test_a_stopwatch_splits_a_step_and_the_bottleneck_is_named() -> None:

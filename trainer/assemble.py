@@ -31,7 +31,7 @@ from trainer.saving import StateWriter
 from trainer.settings import TrainConfig
 from trainer.stepper import DevicePart, Numbers, Stepper
 from trainer.stopwatch import stopwatch_for
-from trainer.validate import validate
+from trainer.validate import SCORES, validate
 
 Say = Callable[[str], None]
 
@@ -111,7 +111,7 @@ def build_loop(
             device=processes.device,
         ),
         bad_photos=BadPhotos(photos, max_share=config.max_bad_share),
-        best=Best(by=config.best_by, mode=config.best_mode),
+        best=Best(by=config.best_by, mode=config.best_mode, known=SCORES, say=say),
         validate=scores,
         choose_compile=lambda: choose(
             config.compile,

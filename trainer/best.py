@@ -1,6 +1,6 @@
 """Which checkpoint scored best, by a score of the user's choice."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from multigrain.errors import MultiGrainError
@@ -11,14 +11,22 @@ _LOWER_IS_BETTER = ("loss", "error", "entropy")
 
 
 class BestError(MultiGrainError):
-    """A score that the validation does not give."""
+    """A score that no validation gives."""
 
 
 class Best:
-    """The best score so far and its step, None before the first validation."""
+    """The best score so far and its step, None before the first validation that has it.
 
-    def __init__(self, *, by: str, mode: Mode) -> None:
+    Raises BestError for a name that is not among those of `known` scores.
+    """
+
+    def __init__(
+        self, *, by: str, mode: Mode, known: Sequence[str], say: Callable[[str], None]
+    ) -> None:
+        if by not in {MEAN, *known}:
+            raise BestError(f"--best-by {by} is no score: take {MEAN} or one of {', '.join(known)}")
         self.by = by
+        self._say = say
         lower = mode == "min" or (mode == "auto" and any(part in by for part in _LOWER_IS_BETTER))
         self._sign = -1.0 if lower else 1.0
         self.step: int | None = None
@@ -27,13 +35,14 @@ class Best:
     def note(self, step: int, scores: Mapping[str, float]) -> None:
         """Take in a validation's scores; a tie leaves the older one the best.
 
-        Raises BestError for a score that is not among them.
+        One without the score, for want of such photos, is said and names no best checkpoint.
         """
         if self.by != MEAN and self.by not in scores:
-            raise BestError(
-                f"--best-by {self.by} is no score of the validation: take {MEAN} or one of "
-                f"{', '.join(sorted(scores))}"
+            self._say(
+                f"the validation photos allow no {self.by}, only {', '.join(sorted(scores))}: "
+                f"no checkpoint of step {step} is called best"
             )
+            return
         value = sum(scores.values()) / len(scores) if self.by == MEAN else scores[self.by]
         if self.value is None or self._sign * value > self._sign * self.value:
             self.step, self.value = step, value
