@@ -26,6 +26,7 @@ def train(config: TrainConfig, processes: "Processes") -> Path | None:
     from trainer.assemble import build_loop, prepare_model
     from trainer.build_model import build_model
     from trainer.build_objective import build_objective, build_plan
+    from trainer.compiling import eager_when
     from trainer.data import build_batches, build_device_part, read_data
     from trainer.dry_run import dry_run
     from trainer.environment import describe_environment
@@ -70,7 +71,8 @@ def train(config: TrainConfig, processes: "Processes") -> Path | None:
     trained = Trained(
         loop.model, document, training_of(loop, num_views=config.num_views), loop.scores
     )
-    return finish(trained, ending, processes=processes, run=run, say=tell)
+    with eager_when(bool(loop.compiled)):  # photos in use have many shapes
+        return finish(trained, ending, processes=processes, run=run, say=tell)
 
 
 def main() -> int:
