@@ -35,6 +35,7 @@ from trainer.settings_loss import PAIR_LOSSES
 
 NUM_VIEWS = 12
 WORLDS = (3, 2)
+PRELOADED = ["trainer.build_objective", "trainer.fit_whitening", "pytorch_metric_learning.losses"]
 Gradients = dict[str, Tensor]
 
 # Loss settings that several processes must share out like one.
@@ -215,7 +216,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Found]:
     folder = tmp_path_factory.mktemp("processes")
     photos = draw_flat(folder / "photos", num_photos=9)
     (photos / "unreadable.jpg").write_bytes(b"no photo")
-    mp.spawn(one_of_several, args=(str(folder),), nprocs=max(WORLDS))
+    # A server imports torch once and forks; spawned processes would import it three times.
+    mp.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    mp.start_processes(
+        one_of_several, args=(str(folder),), nprocs=max(WORLDS), start_method="forkserver"
+    )
     return {world: Found(*torch.load(folder / f"found-{world}.pt")) for world in WORLDS}
 
 
