@@ -62,8 +62,9 @@ def _noise(data: Data, plan: BatchPlan, loop: Loop, *, step: int, size: int) -> 
     ids = torch.tensor([draw.photo_id for draw in draws])
     labels = torch.tensor([data.training.labels[draw.photo_id] for draw in draws])
     num = len(draws) * num_views
+    pixels = torch.randint(0, 256, (num, 3, size, size), dtype=torch.uint8)
     return Batch(
-        pixels=torch.randint(0, 256, (num, 3, size, size), dtype=torch.uint8),
+        pixels=pixels.contiguous(memory_format=torch.channels_last),  # as the loader's
         labels=labels.repeat_interleave(num_views),
         photo_ids=ids.repeat_interleave(num_views),
         seeds=torch.arange(num),

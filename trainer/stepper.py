@@ -152,8 +152,8 @@ class Stepper:
     def _forward(
         self, count: int, pixels: Tensor, labels: Tensor, photo_ids: Tensor, mix: Mix | None
     ) -> Losses:
-        if self.numbers.channels_last:
-            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if self.numbers.channels_last else torch.contiguous_format
+        pixels = pixels.contiguous(memory_format=layout)
         mixing: dict[str, Any] = {} if mix is None else {"mix": mix}
         with self.numerics.autocast():
             losses: Losses = self.wrapped(pixels, labels, photo_ids, count, **mixing)
