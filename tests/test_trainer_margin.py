@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from pytorch_metric_learning.losses import MarginLoss as MetricLearningMarginLoss
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from waiting import Waiting
 
 from trainer.margin import (
     NO_INSTANCE,
@@ -282,33 +282,6 @@ def test_noise_of_a_row_does_not_depend_on_who_draws_it(num_processes: int) -> N
     assert torch.equal(torch.cat(parts), whole[:198])
     assert not torch.equal(whole, noise_of(12))
     assert len(whole.unique()) == whole.numel()
-
-
-class Waiting(TorchDispatchMode):
-    """Notes operations for which a GPU's host would have to wait."""
-
-    NAMES = (
-        "_local_scalar_dense",
-        "item",
-        "nonzero",
-        "masked_select",
-        "unique",
-        "repeat_interleave",
-        "index.Tensor",
-        "index_put",
-        "lift_fresh",  # torch.tensor(...) in the step: a copy from the host
-    )
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Note the operation and do it."""
-        name = str(func)
-        if any(name.startswith(f"aten.{waits}") for waits in self.NAMES):
-            self.seen.append(name)
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("negatives", list(Negatives))

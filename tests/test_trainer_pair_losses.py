@@ -11,14 +11,16 @@ from pydantic import ValidationError
 from pytorch_metric_learning import losses, miners
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from waiting import Waiting
 
+from multigrain.classifier import CosineClassifier
 from multigrain.document import plain_document
 from multigrain.model import MultiGrain
 from multigrain.pooling import GeM
 from multigrain.transforms import Preprocessing
 from trainer.build_objective import build_objective, build_plan
 from trainer.data import Data
-from trainer.heads import HeadLoss
+from trainer.heads import CONSTANTS, HeadLoss
 from trainer.labels import PhotoSet
 from trainer.margin import NO_INSTANCE, Divisor
 from trainer.mix import Mix
@@ -222,6 +224,20 @@ def test_mixed_views_leave_every_pair_and_keep_two_classes() -> None:
     other = objective(pixels, partners, photo_ids, step).parts["cross_entropy"]
     assert parts["margin"] == parts["active_share"] == 0
     torch.testing.assert_close(parts["cross_entropy"], 0.25 * own + 0.75 * other)
+
+
+@pytest.mark.parametrize("kind", ["linear", *CONSTANTS])
+def test_the_host_never_waits_for_a_whole_objective(kind: Any) -> None:
+    """Trunk, neck, head and margin loss, with mixed views, forward and backward."""
+    head = HeadLoss(kind, constants=CONSTANTS.get(kind), label_smoothing=0.1)
+    objective = objective_of(head=head, neck=nn.BatchNorm1d(6))
+    if kind != "linear":
+        objective.model.classifier = CosineClassifier(6, 4, scale=head.scale)
+    mix = Mix(torch.zeros(12, dtype=torch.int64), torch.full((12,), 0.3), torch.arange(12) % 5 == 1)
+    views = batch()
+    with Waiting() as waiting:
+        objective(*views, mix).total.backward()
+    assert waiting.seen == []
 
 
 def test_positives_of_a_class_need_no_second_view() -> None:

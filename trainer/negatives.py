@@ -23,7 +23,7 @@ ROWS_OF_NOISE = 64
 
 
 class Negatives(StrEnum):
-    """How negatives are drawn; docs/decisions/0006-negatives-and-their-price.md compares them."""
+    """How negatives are drawn; docs/decisions/0002-negatives.md chooses."""
 
     UNIFORM = "uniform"  # every view of another instance alike
     DISTANCE = "distance"  # weighted by the inverse density of distances, row by row
