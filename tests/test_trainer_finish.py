@@ -21,7 +21,7 @@ from trainer.copies import COPIES_PER_PHOTO
 from trainer.data import Data
 from trainer.exponent_choice import Choice
 from trainer.exponent_grid import search_exponent
-from trainer.findings import FINISHED, PLAIN
+from trainer.findings import FINISHED, PLAIN, Findings, evaluate
 from trainer.finish import (
     FinishError,
     FinishPlan,
@@ -231,6 +231,7 @@ class Shared(NamedTuple):
     values_of_one: Values
     choice: Choice
     projection: Tensor
+    findings: Findings
     said: list[str]
 
 
@@ -244,7 +245,7 @@ def found_by(photos: PhotoSet, processes: Processes) -> Shared:
         model, photos, SMALL, exponents=(1.0, 6.0), trained=3.0, say=said.append
     )
     assert choice is not None
-    fit_on(
+    fitted = fit_on(
         model,
         small_document(photos),
         photos,
@@ -256,7 +257,8 @@ def found_by(photos: PhotoSet, processes: Processes) -> Shared:
     )
     assert model.whiten is not None
     values_of_one = values_of(part_of_one, gathered(part_of_one), one)
-    return Shared(values, values_of_one, choice, model.whiten.projection, said)
+    found = evaluate(model, fitted.document, photos, processes=processes, say=say_nothing)
+    return Shared(values, values_of_one, choice, model.whiten.projection, found, said)
 
 
 def in_one_of_two(rank: int, folder: str, photos: PhotoSet) -> None:
@@ -289,3 +291,11 @@ def test_two_processes_end_like_one(photos: PhotoSet, tmp_path: Path) -> None:
         np.testing.assert_allclose([trial.mean for trial in found.choice.trials], means)
         torch.testing.assert_close(found.projection, expected.projection, rtol=1e-3, atol=1e-3)
         assert found.said == expected.said
+        assert [stage.stage for stage in found.findings.stages] == [PLAIN, FINISHED]
+        for ours, theirs in zip(
+            found.findings.histograms, expected.findings.histograms, strict=True
+        ):
+            assert sum(ours.together) == sum(theirs.together)
+            assert sum(ours.apart) == sum(theirs.apart)
+        names = [] if rank else [query.query.name for query in expected.findings.queries]
+        assert [query.query.name for query in found.findings.queries] == names

@@ -105,7 +105,7 @@ def with_known_classes(photos: "PhotoSet", document: "Document") -> tuple["Photo
         say(
             "scored by copies alone: the photos have no classes"
             if own is None
-            else "scored by class AP and copies: no classifier of the checkpoint knows these classes"
+            else "scored by class AP and copies: no classifier knows these classes"
         )
         return photos, False
     say("scored by the classifier's top-1 and copies")

@@ -59,7 +59,7 @@ def _of_copies(part: Part, gallery: Gallery, copied: list[int]) -> list[Found]:
     rows = [row for row, picture in enumerate(part.copies.pictures) if picture in wanted]
     pictures = torch.tensor([part.copies.pictures[row] for row in rows], dtype=torch.int64)
     device = gallery.photo_ids.device
-    everyone = gather_rows(pictures.view(-1, 2).to(device)).tolist()
+    everyone = gather_rows(pictures.view(len(rows), 2).to(device)).tolist()
     return _search(
         [Picture(photo_id, copy) for photo_id, copy in everyone],
         gather_rows(part.copies.embedding[rows]),
