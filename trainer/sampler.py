@@ -56,6 +56,7 @@ class BatchPlan:
                 f"{num_processes} processes: take {nearest}"
             )
         self.num_photos = num_photos
+        self.num_views = num_views
         self.photos_per_step = batch_size // num_views
         self.photos_per_process = self.photos_per_step // num_processes
         self.seed = seed
@@ -70,6 +71,11 @@ class BatchPlan:
     def most_occurrences(self) -> int:
         """How often one photo can occur in a step: more than once where two passes meet."""
         return most_in_a_row(self.photos_per_step, period=self.num_photos)
+
+    @property
+    def description(self) -> str:
+        """One line for the log: what a step holds."""
+        return f"repeated augmentation, {self.photos_per_step} photos x {self.num_views} views"
 
     def most_of_a_class(self, *, largest: int) -> int:
         """How many photos of a step can be of one class, when the largest class has `largest`."""

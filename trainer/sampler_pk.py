@@ -75,6 +75,15 @@ class PkPlan(BatchPlan):
         """How often one photo can occur in a step."""
         return self._most_groups * -(-self.photos_per_class // int(self._count.min()))
 
+    @property
+    def description(self) -> str:
+        """One line for the log: what a step holds, and how many classes there are."""
+        groups_per_step = self.photos_per_step // self.photos_per_class
+        return (
+            f"{groups_per_step} classes (of {len(self._count)}) x {self.photos_per_class} photos "
+            f"x {self.num_views} views"
+        )
+
     def most_of_a_class(self, *, largest: int) -> int:  # noqa: ARG002 - every class gives alike
         """How many photos of a step can be of one class."""
         return self._most_groups * self.photos_per_class
