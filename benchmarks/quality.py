@@ -45,6 +45,8 @@ P = 3.0
 # The photos are few and all of groceries: full whitening would blow up what they show badly.
 WHITEN_POWER = 0.25
 
+MARKERS = ("<!-- table -->\n", "<!-- end of table -->")
+
 
 class Trunk(NamedTuple):
     """A pretrained trunk, its weights below DATA, and what ours does with it."""
@@ -232,9 +234,9 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def fill_table(path: Path, text: str) -> None:
+def fill_table(path: Path, text: str, markers: tuple[str, str] = MARKERS) -> None:
     """Replace what stands between the markers of a document."""
-    begin, end = "<!-- table -->\n", "<!-- end of table -->"
+    begin, end = markers
     before, rest = path.read_text().split(begin)
     path.write_text(f"{before}{begin}{text}{end}{rest.split(end)[1]}")
 
