@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
+import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
-from trainer.gather import num_processes
+from trainer.gather import gather_batch, num_processes, process_rank
 
 MOMENTUM = 0.1
 EARLY_STEPS = round(1 / MOMENTUM)  # whose statistics are a plain average
@@ -38,11 +39,34 @@ def synchronise(model: nn.Module, *, on_gpu: bool, say: Callable[[str], None]) -
 
 def average_over_processes(model: nn.Module) -> None:
     """Replace each running statistic by its mean over processes; each has seen its own views."""
-    if num_processes() == 1:
-        return
+    if num_processes() > 1:
+        for statistic in _statistics(model):
+            dist.all_reduce(statistic)
+            statistic.div_(num_processes())
+
+
+def gather_statistics(model: nn.Module) -> Tensor:
+    """Return every process's running statistics, [W, number of statistics], for a checkpoint.
+
+    The processes keep their own: when a checkpoint is written must not change what is computed.
+    """
+    own = [statistic.flatten() for statistic in _statistics(model)]
+    return gather_batch(torch.cat(own)[None]) if own else torch.zeros(num_processes(), 0)
+
+
+def set_statistics(model: nn.Module, rows: Tensor) -> None:
+    """Take up a checkpoint's running statistics; another number of processes takes their mean."""
+    same = len(rows) == num_processes()
+    values = rows[process_rank()] if same else rows.mean(dim=0)
+    statistics = _statistics(model)
+    parts = torch.split(values, [statistic.numel() for statistic in statistics])
+    for statistic, part in zip(statistics, parts, strict=True):
+        statistic.copy_(part.view_as(statistic))
+
+
+def _statistics(model: nn.Module) -> list[Tensor]:
+    found = []
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - the family's base
-            for statistic in (module.running_mean, module.running_var):
-                if statistic is not None:
-                    dist.all_reduce(statistic)
-                    statistic.div_(num_processes())
+            found += [module.running_mean, module.running_var]
+    return [statistic for statistic in found if statistic is not None]

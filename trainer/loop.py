@@ -4,10 +4,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from torch import nn
+
 from multigrain.model import MultiGrain
 from multigrain.progress import Progress
 from trainer.bad_photos import BadPhotos
-from trainer.batchnorm import average_over_processes
+from trainer.batchnorm import average_over_processes, gather_statistics, set_statistics
 from trainer.best import Best
 from trainer.compiling import eager_when, is_early
 from trainer.course import Course
@@ -123,7 +125,6 @@ class Loop:
 
     def save(self, step: int) -> None:
         """Begin to write the state after `step` steps."""
-        self._average_statistics()
         state = self.state(step)
         if self.processes.is_first:
             self.writer.save(step, state, best_step=self.best.step)
@@ -140,6 +141,7 @@ class Loop:
             "identity": self.identity,
             "objective": self.objective.state_dict(),
             "average": None if average is None else average.model.state_dict(),
+            "statistics": [gather_statistics(model) for model in self._models()],
             "optimiser": self.stepper.optimiser.state_dict(),
             "scaler": self.stepper.scaler.state_dict(),
             "guard": self.stepper.guard.state(),
@@ -158,6 +160,8 @@ class Loop:
             average.model.load_state_dict(
                 state["average"] or self.objective.model.state_dict(), strict=True
             )
+        for model, rows in zip(self._models(), state["statistics"], strict=False):
+            set_statistics(model, rows)
         self.stepper.optimiser.load_state_dict(state["optimiser"])
         self.stepper.scaler.load_state_dict(state["scaler"])
         self.stepper.guard.restore(state["guard"])
@@ -192,10 +196,13 @@ class Loop:
             self.best.note(step, self.scores)
             self.journal.write_scores(step, self.scores)
 
+    def _models(self) -> list[nn.Module]:
+        average = self.stepper.average
+        return [self.objective] if average is None else [self.objective, average.model]
+
     def _average_statistics(self) -> None:
-        average_over_processes(self.objective)
-        if self.stepper.average is not None:
-            average_over_processes(self.stepper.average.model)
+        for model in self._models():
+            average_over_processes(model)
 
     def _write_bad_photos(self) -> None:
         text = self.bad_photos.share(self.processes)
