@@ -4,13 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from trainer_fixtures import draw_flat, draw_small
 
 from multigrain.photo import PhotoError
 from multigrain.photo_list import PhotoListError
-from trainer.data import DataError, read_data
+from trainer.cache_builder import CacheSettings, build_cache
+from trainer.data import DataError, build_batches, read_data
 from trainer.labels import LabelsError, PhotoSet, read_joined, read_photos, split_by_hash
 from trainer.photo_sources import in_class_order
+from trainer.processes import alone
+from trainer.sampler import BatchPlan
 from trainer.settings import TrainConfig
 
 ROWS = [
@@ -183,3 +187,36 @@ def test_the_split_of_a_source_is_kept_beside_a_source_without_one(tmp_path: Pat
     assert len(data.training.names) == 2 + 3
     assert data.validation.names == ("list.csv/b.jpg",)
     assert read_joined([flat], say=pytest.fail).splits == (None,) * 3
+
+
+def test_what_is_read_and_how_is_said_at_the_start(tmp_path: Path) -> None:
+    """The rung of the ladder: files, or a cache, and how often a photo is decoded."""
+    folder = draw_small(tmp_path / "photos", num_classes=2, instances=2, photos=1)
+    said: list[str] = []
+    read_data(config(tmp_path, folder), say=said.append)
+    assert said[-1].startswith("photos are read from files, decoded once for 3 views; trainer.cac")
+    settings = CacheSettings("raw", 32, 90)
+    joined = read_joined([folder], say=pytest.fail)
+    build_cache(joined, tmp_path / "cache", settings, num_threads=1, say=said.append)
+    read_data(config(tmp_path, tmp_path / "cache", num_views=1), say=said.append)
+    assert said[-1] == "photos are read from a cache of raw pixels"
+
+
+@pytest.mark.parametrize("num_workers", [None, 0, 2])
+def test_the_number_of_workers_changes_no_batch(tmp_path: Path, num_workers: int | None) -> None:
+    """In line, by cores or by threads: the settings' batches are the same."""
+    folder = draw_small(tmp_path / "photos", num_classes=2, instances=2, photos=1)
+    settings = {"size": 32, "batch_size": 6, "min_area": 0.5}
+    own, plain = (
+        config(tmp_path, folder, **settings, num_workers=number) for number in (num_workers, 0)
+    )
+    data = read_data(own, say=lambda _: None)
+    plan = BatchPlan(
+        num_photos=len(data.training.names), batch_size=6, num_views=3, num_processes=1, seed=0
+    )
+    found = list(build_batches(own, data, plan, alone(), start=1, stop=4))
+    wanted = list(build_batches(plain, data, plan, alone(), start=1, stop=4))
+    assert len(found) == 3
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.equal(one.pixels, other.pixels)
+        assert torch.equal(one.seeds, other.seeds)

@@ -15,6 +15,7 @@ from PIL import Image
 from trainer_fixtures import draw_flat, draw_small
 
 from multigrain.photo import open_photo
+from multigrain.transforms import Pixels
 from trainer.augment import Augmentation, random_view
 from trainer.bad_photos import BadPhotos, BadPhotosError
 from trainer.labels import (
@@ -24,7 +25,14 @@ from trainer.labels import (
     split_by_hash,
     with_classes_of,
 )
-from trainer.loading import BadPhoto, LoadingError, Steps, ViewsDataset, batch_loader
+from trainer.loading import (
+    BadPhoto,
+    LoadingError,
+    Steps,
+    ViewsDataset,
+    batch_loader,
+    threaded_batches,
+)
 from trainer.photos import PhotoListError, find_photos, paths_of
 from trainer.processes import alone
 from trainer.sampler import BatchPlan, Draw
@@ -34,6 +42,10 @@ from trainer.scenes import draw_photo
 def photo_set(num_photos: int, root: Path = Path("photos")) -> PhotoSet:
     names = tuple(f"{number:05d}.jpg" for number in range(num_photos))
     return PhotoSet.of_files(root, names)
+
+
+def pixels_of(image: Image.Image) -> Pixels:
+    return np.array(image)
 
 
 def test_the_drawn_collection_is_the_same_on_each_run(tmp_path: Path) -> None:
@@ -185,30 +197,58 @@ def test_a_photo_stays_on_its_side_when_others_come() -> None:
 
 def test_crops_depend_on_their_seed_alone() -> None:
     """Equal seeds give equal views, another seed another one."""
-    image = draw_photo(0, 0, 0, size=64, seed=0)
+    photo = pixels_of(draw_photo(0, 0, 0, size=64, seed=0))
     augmentation = Augmentation(size=32, seed=1)
-    views = [random_view(image, augmentation, seed=seed) for seed in range(8)]
-    again = [random_view(image, augmentation, seed=seed) for seed in range(8)]
+    views = [random_view(photo, augmentation, seed=seed) for seed in range(8)]
+    again = [random_view(photo, augmentation, seed=seed) for seed in range(8)]
     assert all(np.array_equal(one, other) for one, other in zip(views, again, strict=True))
     assert len({view.tobytes() for view in views}) == len(views)
     assert all(view.shape == (32, 32, 3) and view.dtype == np.uint8 for view in views)
 
 
+def test_crops_show_the_whole_range_of_areas_and_every_corner() -> None:
+    """A photo whose colours are coordinates tells which part a view shows, and if it is turned."""
+    side = 200
+    ramp = np.arange(side, dtype=np.uint8)
+    pixels = np.stack(np.broadcast_arrays(ramp[None, :], ramp[:, None], np.uint8(9)), axis=2)
+    photo = np.ascontiguousarray(pixels)
+    augmentation = Augmentation(size=32, seed=1)
+    areas, flips, edges = [], 0, np.zeros(4, bool)
+    for seed in range(400):
+        view = random_view(photo, augmentation, seed=seed).astype(float)
+        first, last = view[:, 0, 0].mean(), view[:, -1, 0].mean()
+        top, bottom = view[0, :, 1].mean(), view[-1, :, 1].mean()
+        flips += first > last
+        left, right = sorted((first, last))
+        scale = 32 / 31  # from the middles of the outer pixels to their edges
+        areas.append((right - left) * (bottom - top) * (scale / side) ** 2)
+        edges |= np.array([left, top, side - right, side - bottom]) < 8
+    assert 0.06 < min(areas) < 0.13
+    assert 0.8 < max(areas) <= 1.02
+    assert 0.4 < np.mean(areas) < 0.6
+    assert 150 < flips < 250
+    assert edges.all()
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 400), (400, 1)])
 def test_a_photo_of_one_pixel_width_has_views(size: tuple[int, int]) -> None:
     """No crop of the usual aspect fits: the middle is taken."""
-    view = random_view(Image.new("RGB", size), Augmentation(size=32, seed=0), seed=0)
+    view = random_view(pixels_of(Image.new("RGB", size)), Augmentation(size=32, seed=0), seed=0)
     assert view.shape == (32, 32, 3)
 
 
 def test_workers_do_not_change_a_batch(tmp_path: Path) -> None:
-    """The same pixels, labels and ids with and without loading processes."""
+    """The same pixels, labels and ids in line, from a loading process, and from threads."""
     photos = read_photo_set(draw_small(tmp_path / "photos"), say=pytest.fail)
     plan = BatchPlan(num_photos=18, batch_size=12, num_views=3, num_processes=1, seed=0)
     dataset = ViewsDataset(photos, Augmentation(size=32, seed=0), num_views=3)
     steps = Steps(plan, rank=0, start=3, stop=6)
-    loaders = [batch_loader(dataset, steps, num_workers=n, pin_memory=False) for n in (0, 1)]
-    for one, other in zip(*loaders, strict=True):
+    plain, *loaders = (
+        [*batch_loader(dataset, steps, num_workers=0, pin_memory=False)],
+        batch_loader(dataset, steps, num_workers=1, pin_memory=False),
+        threaded_batches(dataset, steps, num_threads=3),
+    )
+    for one, other in [pair for batches in loaders for pair in zip(plain, batches, strict=True)]:
         assert torch.equal(one.pixels, other.pixels)
         assert torch.equal(one.photo_ids, other.photo_ids)
         assert torch.equal(one.labels, other.labels)

@@ -5,15 +5,16 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
+import torch
+import torch.nn.functional as F
 
+from multigrain.transforms import Pixels
 from trainer.augment_draws import uniforms
 
 _CROP_ATTEMPTS = 10
 _DRAWS_PER_ATTEMPT = 4
 
-Box = tuple[float, float, float, float]
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
 
 class Augmentation(NamedTuple):
@@ -25,18 +26,25 @@ class Augmentation(NamedTuple):
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
 
 
-def random_view(
-    image: Image.Image, augmentation: Augmentation, *, seed: int
-) -> npt.NDArray[np.uint8]:
-    """Return one view of an RGB image, uint8 [size, size, 3]; equal seeds give equal views."""
+def random_view(photo: Pixels, augmentation: Augmentation, *, seed: int) -> Pixels:
+    """Return one view [S, S, 3] of a photo [H, W, 3], both uint8; equal seeds give equal views.
+
+    Resized by torch: its kernel for bytes is two to three times as fast as Pillow's, and
+    averages in the same way when it makes smaller. What is around it is numpy's, which never
+    asks for threads of its own: many photos are cropped at a time.
+    """
     num = 1 + _CROP_ATTEMPTS * _DRAWS_PER_ATTEMPT
     coin, *draws = uniforms([seed], "crop", num)[0].tolist()
-    box = _random_box(*image.size, augmentation, iter(draws))
-    side = (augmentation.size, augmentation.size)
-    view = image.resize(side, Image.Resampling.BILINEAR, box=box)
+    height, width = photo.shape[:2]
+    left, top, right, bottom = _random_box(width, height, augmentation, iter(draws))
+    part = photo[top:bottom, left:right]
     if coin < 0.5:  # noqa: PLR2004 - a coin
-        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.asarray(view)
+        part = part[:, ::-1]
+    pixels = torch.from_numpy(np.ascontiguousarray(part)).unsqueeze(0).permute(0, 3, 1, 2)
+    side = (augmentation.size, augmentation.size)
+    view = F.interpolate(pixels, size=side, mode="bilinear", antialias=True)
+    found: Pixels = view.permute(0, 2, 3, 1)[0].numpy()
+    return found
 
 
 def _random_box(width: int, height: int, augmentation: Augmentation, draws: Iterator[float]) -> Box:
@@ -50,9 +58,14 @@ def _random_box(width: int, height: int, augmentation: Augmentation, draws: Iter
         w, h = math.sqrt(area * aspect), math.sqrt(area / aspect)
         if w <= width and h <= height:
             left, top = (width - w) * at_left, (height - h) * at_top
-            # Rounding must not carry the box past the edge: Pillow refuses it.
-            return (left, top, min(left + w, width), min(top + h, height))
+            return _whole(left, top, w, h)
     w = min(width, height * augmentation.aspect[1])
     h = min(height, width / augmentation.aspect[0])
     left, top = (width - w) / 2, (height - h) / 2
-    return (left, top, left + w, top + h)
+    return _whole(left, top, w, h)
+
+
+def _whole(left: float, top: float, width: float, height: float) -> Box:
+    """Return the whole pixels that a part touches: at least one, none beyond the photo."""
+    x, y = int(left), int(top)
+    return (x, y, max(x + 1, int(left + width)), max(y + 1, int(top + height)))

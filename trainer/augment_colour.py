@@ -100,20 +100,25 @@ def apply_colours(pixels: Tensor, colours: ColourMap) -> None:
     num_views, _, height, width = pixels.shape
     joined = max(n for n in range(1, _MOST_PIXELS_JOINED + 1) if height * width % n == 0)
     rows = pixels.permute(0, 2, 3, 1).view(num_views, -1, 3 * joined)
-    matrix = onto(pixels.device, colours.matrix)
-    from_mean = onto(pixels.device, colours.from_mean)
-    shift = onto(pixels.device, colours.shift + _ROUNDING)
-    # The pixels of a row of `joined` are each multiplied by the transposed matrix.
+    # A row of `joined` pixels is multiplied by a matrix of as many blocks: each pixel by its own
+    # view's matrix, the mean of each by all that comes from the mean.
     eye = torch.eye(joined, device=pixels.device)
-    blocks = torch.einsum("ij,bkl->biljk", eye, matrix).reshape(-1, 3 * joined, 3 * joined)
+    own = _blocks(eye, onto(pixels.device, colours.matrix))
+    from_mean = _blocks(torch.full_like(eye, 1 / joined), onto(pixels.device, colours.from_mean))
+    shift = onto(pixels.device, colours.shift + _ROUNDING).repeat(1, joined)[:, None]
     step = 1 if pixels.device.type == "cpu" else num_views
-    shape = (step, *rows.shape[1:])
-    part, mapped = (torch.empty(shape, device=pixels.device) for _ in "ab")
-    averaging = torch.full((step, 1, shape[1]), 1 / shape[1], device=pixels.device)
+    part = torch.empty((step, *rows.shape[1:]), device=pixels.device)
+    mapped = torch.empty_like(part)
+    averaging = torch.full((step, 1, rows.shape[1]), 1 / rows.shape[1], device=pixels.device)
     for first in range(0, num_views, step):
-        own = slice(first, first + step)
-        part.copy_(rows[own])
-        mean = (averaging @ part).view(-1, joined, 3).mean(1)
-        offset = (from_mean[own] @ mean[..., None])[..., 0] + shift[own]
-        torch.baddbmm(offset.repeat(1, joined)[:, None], part, blocks[own], out=mapped)
-        rows[own].copy_(mapped.clamp_(0, WHITE + _ROUNDING))
+        now = slice(first, first + step)
+        part.copy_(rows[now])
+        offset = torch.baddbmm(shift[now], averaging @ part, from_mean[now])
+        torch.baddbmm(offset, part, own[now], out=mapped)
+        rows[now].copy_(mapped.clamp_(0, WHITE + _ROUNDING))
+
+
+def _blocks(pattern: Tensor, matrix: Tensor) -> Tensor:
+    """Return the transposed matrices [B, 3, 3], each repeated where the pattern [n, n] says."""
+    side = 3 * len(pattern)
+    return torch.einsum("ij,bkl->biljk", pattern, matrix).reshape(-1, side, side)

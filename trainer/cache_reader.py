@@ -6,10 +6,12 @@ import zlib
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from multigrain.errors import MultiGrainError
 from multigrain.photo import PhotoError, open_photo
+from multigrain.transforms import Pixels
 from trainer.photo_sources import Source
 
 FORMAT = 1
@@ -53,6 +55,11 @@ class CacheStore:
         self._places = [(n, photo) for n, part in enumerate(parts) for photo in part.photos]
         self._maps: dict[int, mmap.mmap] = {}
 
+    @property
+    def kind(self) -> str:
+        """What it is, for messages."""
+        return "a cache of JPEG" if self._kind == "jpeg" else "a cache of raw pixels"
+
     def __getstate__(self) -> tuple[Kind, tuple[Part, ...]]:
         """Leave the maps behind: each loading process makes its own."""
         return self._kind, self._parts
@@ -63,11 +70,10 @@ class CacheStore:
 
     def image(self, item: int, *, min_side: int) -> Image.Image:
         """Decode one photo; raises PhotoError."""
+        if self._kind == "raw":
+            return Image.fromarray(self.pixels(item, min_side=min_side))
         number, photo = self._places[item]
         data = memoryview(self._map(number))[photo.offset : photo.offset + photo.num_bytes]
-        if self._kind == "raw":
-            size = (photo.width, photo.height)
-            return Image.frombuffer("RGB", size, data, "raw", "RGB", 0, 1)
         if zlib.crc32(data) != photo.checksum:
             file = self._parts[number].file
             raise PhotoError(
@@ -76,11 +82,22 @@ class CacheStore:
             )
         return open_photo(bytes(data), min_side=min_side).image
 
+    def pixels(self, item: int, *, min_side: int) -> Pixels:
+        """Decode one photo; raw pixels lie in the file's own memory. Raises PhotoError."""
+        if self._kind == "jpeg":
+            return np.array(self.image(item, min_side=min_side))
+        number, photo = self._places[item]
+        found: Pixels = np.frombuffer(
+            self._map(number), np.uint8, count=photo.num_bytes, offset=photo.offset
+        )
+        return found.reshape(photo.height, photo.width, 3)
+
     def _map(self, number: int) -> mmap.mmap:
         if number not in self._maps:
             try:
                 with self._parts[number].file.open("rb") as file:
-                    self._maps[number] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                    # Never written to; but torch warns of memory that could not be.
+                    self._maps[number] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             except (OSError, ValueError) as error:  # ValueError: emptied since it was checked
                 raise PhotoError(
                     "photo_unreadable", f"{self._parts[number].file}: {error}"

@@ -15,15 +15,15 @@ from trainer.labels import (
     split_by_source,
     with_classes_of,
 )
-from trainer.loading import Batch, Steps, ViewsDataset, batch_loader
+from trainer.loading import Batch, Plan, Steps, ViewsDataset, batch_loader, threaded_batches
 from trainer.manifest import TRAIN, VAL
 from trainer.mix import MixSettings
 from trainer.photo_sources import Joined
 from trainer.processes import Processes
-from trainer.sampler import BatchPlan
 from trainer.settings import TrainConfig
 
 MOST_WORKERS = 8
+CORES_PER_THREAD = 8  # of the threads that load where the model is on the CPU too
 
 Say = Callable[[str], None]
 
@@ -76,6 +76,7 @@ def read_data(config: TrainConfig, *, say: Say) -> Data:
         f"{len(training.names)} photos to train on, {len(validation.names)} to validate on, "
         f"{num_classes} classes, lambda {lambda_}"
     )
+    say(_rung(training, config.num_views))
     return Data(training, validation, lambda_)
 
 
@@ -95,7 +96,7 @@ def _own_part(joined: Joined, split: str) -> PhotoSet:
 def build_batches(
     config: TrainConfig,
     data: Data,
-    plan: BatchPlan,
+    plan: Plan,
     processes: Processes,
     *,
     start: int,
@@ -106,10 +107,30 @@ def build_batches(
     dataset = ViewsDataset(data.training, augmentation, num_views=config.num_views)
     steps = Steps(plan, rank=processes.rank, start=start, stop=stop)
     on_gpu = processes.device.type == "cuda"
-    # On the CPU the model needs the cores; one loader still fills the gaps between steps.
-    by_cores = min(MOST_WORKERS, torch.get_num_threads()) if on_gpu else 1
-    num_workers = by_cores if config.num_workers is None else config.num_workers
+    num_workers = config.num_workers
+    if num_workers is None:
+        num_workers = _workers_by_cores(torch.get_num_threads(), on_gpu=on_gpu)
+    if not on_gpu and num_workers:
+        return threaded_batches(dataset, steps, num_threads=num_workers)
     return batch_loader(dataset, steps, num_workers=num_workers, pin_memory=on_gpu)
+
+
+def _workers_by_cores(num_cores: int, *, on_gpu: bool) -> int:
+    """Return how many workers load, of this process's cores.
+
+    On a CPU the model needs them more: a view costs it ten times what it costs to load.
+    """
+    if on_gpu:
+        return min(MOST_WORKERS, num_cores)
+    return max(1, num_cores // CORES_PER_THREAD)
+
+
+def _rung(photos: PhotoSet, num_views: int) -> str:
+    """Say which rung of the ladder of loading the photos stand on."""
+    kinds = list(dict.fromkeys(store.kind for store in photos.stores))
+    times = f", decoded once for {num_views} views" if num_views > 1 else ""
+    hint = "" if all("cache" in kind for kind in kinds) else "; trainer.cache makes it faster"
+    return f"photos are read from {' and '.join(kinds)}{times}{hint}"
 
 
 def build_device_part(config: TrainConfig, processes: Processes) -> DevicePart:

@@ -4,30 +4,40 @@ P photos of a process, N views each, S side of a view.
 """
 
 import signal
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from multigrain.ahead import in_order
 from multigrain.errors import MultiGrainError
 from multigrain.photo import PhotoError
 from multigrain.transforms import Pixels
 from trainer.augment import Augmentation, random_view
 from trainer.labels import PhotoSet
-from trainer.sampler import BatchPlan, Draw
+from trainer.sampler import Draw
 from trainer.seeds import seed_of
 
 # A crop may be a twelfth of the photo, a third of its side; twice the view's side keeps most
 # crops from being enlarged and still spares most of a large photo's decoding.
 DECODE_SIDES_PER_VIEW = 2
 MOST_NEIGHBOURS_TRIED = 20
+STEPS_AHEAD = 2
 
 
 class LoadingError(MultiGrainError):
     """Photos that cannot be read, too many to go on."""
+
+
+class Plan(Protocol):
+    """Which photos a process sees at a step."""
+
+    def photos_of(self, step: int, rank: int) -> list[Draw]:
+        """Return the draws of a step, in order."""
 
 
 class BadPhoto(NamedTuple):
@@ -104,14 +114,14 @@ class ViewsDataset(Dataset[Views]):
 
     def _views_of(self, photo_id: int, seeds: tuple[int, ...]) -> Pixels:
         side = self.augmentation.size * DECODE_SIDES_PER_VIEW
-        image = self.photos.image(photo_id, min_side=side)
-        return np.stack([random_view(image, self.augmentation, seed=seed) for seed in seeds])
+        pixels = self.photos.pixels(photo_id, min_side=side)
+        return np.stack([random_view(pixels, self.augmentation, seed=seed) for seed in seeds])
 
 
 class Steps:
     """A process's draws for a range of steps, as the loader wants them: iterable, with length."""
 
-    def __init__(self, plan: BatchPlan, *, rank: int, start: int, stop: int) -> None:
+    def __init__(self, plan: Plan, *, rank: int, start: int, stop: int) -> None:
         self.plan = plan
         self.rank = rank
         self.start = start
@@ -123,13 +133,14 @@ class Steps:
 
     def __iter__(self) -> Iterator[list[Draw]]:
         """Yield the draws of each step."""
-        return self.plan.steps(self.rank, start=self.start, stop=self.stop)
+        for step in range(self.start, self.stop):
+            yield self.plan.photos_of(step, self.rank)
 
 
 def batch_loader(
     dataset: ViewsDataset, steps: Steps, *, num_workers: int, pin_memory: bool
-) -> "DataLoader[Views]":
-    """Return a loader that yields one `Batch` a step; no worker changes what it yields."""
+) -> Iterable[Batch]:
+    """Return a loader of processes that yields a `Batch` a step; no worker changes what."""
     return DataLoader(
         dataset,
         batch_sampler=steps,
@@ -137,18 +148,32 @@ def batch_loader(
         collate_fn=collate,
         pin_memory=pin_memory,
         worker_init_fn=_prepare_worker,
-        prefetch_factor=4 if num_workers else None,
+        prefetch_factor=STEPS_AHEAD if num_workers else None,
     )
+
+
+def threaded_batches(dataset: ViewsDataset, steps: Steps, *, num_threads: int) -> Iterator[Batch]:
+    """Yield a `Batch` a step, its photos read ahead by threads of this process.
+
+    Decoding and cropping let other threads run, so where the model is on the CPU too this
+    spares the copies between processes and the memory of their interpreters.
+    """
+    per_step = max(1, len(next(iter(steps), [])))  # the same at each
+    window = max(STEPS_AHEAD * per_step, num_threads)
+    draws = (draw for of_step in steps for draw in of_step)
+    views = in_order(dataset.__getitem__, draws, num_threads=num_threads, window=window)
+    while items := list(islice(views, per_step)):
+        yield collate(items)
 
 
 def collate(items: list[Views]) -> Batch:
     """Put the views of a step's photos together, in the plan's order."""
     num_views = len(items[0].pixels)
-    pixels = torch.from_numpy(np.concatenate([item.pixels for item in items]))
+    pixels = np.concatenate([item.pixels for item in items])
     labels = torch.tensor([item.label for item in items])
     photo_ids = torch.tensor([item.photo_id for item in items])
     return Batch(
-        pixels=pixels.permute(0, 3, 1, 2),
+        pixels=torch.from_numpy(pixels).permute(0, 3, 1, 2),
         labels=labels.repeat_interleave(num_views),
         photo_ids=photo_ids.repeat_interleave(num_views),
         seeds=torch.tensor([seed for item in items for seed in item.seeds]),

@@ -10,16 +10,24 @@ import numpy.typing as npt
 from PIL import Image
 
 from multigrain.photo import open_photo
+from multigrain.transforms import Pixels
 
 
 class PhotoStore(Protocol):
     """Where photos lie: files, tar shards, a cache. Loading processes get a copy each."""
+
+    @property
+    def kind(self) -> str:
+        """What it is, for messages."""
 
     def image(self, item: int, *, min_side: int) -> Image.Image:
         """Decode one photo: upright RGB, its shorter side at least `min_side` where it has that.
 
         Raises PhotoError.
         """
+
+    def pixels(self, item: int, *, min_side: int) -> Pixels:
+        """Return the same as uint8 [height, width, 3], not to be written to."""
 
 
 class FileStore(NamedTuple):
@@ -28,9 +36,18 @@ class FileStore(NamedTuple):
     root: Path
     names: tuple[str, ...]  # relative to root, or absolute
 
+    @property
+    def kind(self) -> str:
+        """What it is, for messages."""
+        return "files"
+
     def image(self, item: int, *, min_side: int) -> Image.Image:
         """Decode one photo; raises PhotoError."""
         return open_photo(self.root / self.names[item], min_side=min_side).image
+
+    def pixels(self, item: int, *, min_side: int) -> Pixels:
+        """Decode one photo; raises PhotoError."""
+        return np.array(self.image(item, min_side=min_side))
 
 
 class PhotoSet(NamedTuple):
@@ -70,6 +87,14 @@ class PhotoSet(NamedTuple):
         """
         store, item = self.places[photo_id].tolist()
         return self.stores[store].image(item, min_side=min_side)
+
+    def pixels(self, photo_id: int, *, min_side: int) -> Pixels:
+        """Decode one photo to uint8 [height, width, 3], not to be written to.
+
+        Raises PhotoError.
+        """
+        store, item = self.places[photo_id].tolist()
+        return self.stores[store].pixels(item, min_side=min_side)
 
     def path(self, photo_id: int) -> Path:
         """Return where the photo lies, or would if it were a file; for messages alone."""

@@ -60,7 +60,10 @@ class DataSettings(Config):
     )
 
     num_workers: int | None = Field(
-        default=None, ge=0, description="loading processes of each process; unset: by cores"
+        default=None,
+        ge=0,
+        description="loading workers of each process: processes, or threads where training is on "
+        "a CPU; 0: none; unset: by cores",
     )
     max_bad_share: float = Field(
         default=0.01,

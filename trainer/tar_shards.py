@@ -19,6 +19,7 @@ from multigrain.errors import MultiGrainError
 from multigrain.photo import PhotoError, open_photo
 from multigrain.photo_list import PhotoListError
 from multigrain.progress import Progress
+from multigrain.transforms import Pixels
 from trainer.photo_sources import Say, Source
 from trainer.photos import has_photo_suffix
 from trainer.tar_index import Member, ShardIndexes
@@ -37,6 +38,11 @@ class TarStore(NamedTuple):
     names: tuple[str, ...]
     places: npt.NDArray[np.int64]  # [photos, 3]: shard, offset, bytes
 
+    @property
+    def kind(self) -> str:
+        """What it is, for messages."""
+        return "tar shards"
+
     def image(self, item: int, *, min_side: int) -> Image.Image:
         """Decode one photo; raises PhotoError."""
         shard, offset, num_bytes = self.places[item].tolist()
@@ -53,6 +59,10 @@ class TarStore(NamedTuple):
         if len(data) < num_bytes:
             raise PhotoError("photo_unreadable", f"{path} ends within {self.names[item]!r}")
         return open_photo(data, min_side=min_side).image
+
+    def pixels(self, item: int, *, min_side: int) -> Pixels:
+        """Decode one photo; raises PhotoError."""
+        return np.array(self.image(item, min_side=min_side))
 
 
 def is_tar(source: Path) -> bool:
