@@ -109,7 +109,7 @@ def test_an_added_angle_lowers_every_cosine_and_keeps_their_order() -> None:
 
 
 def test_curricularface_follows_the_mean_own_cosine_in_training_alone() -> None:
-    """T moves by a hundredth towards it, mixed views left out, and stays in evaluation."""
+    """The average moves by a hundredth; mixed views and numbers that are none leave it alone."""
     cosines, labels = cosines_and_labels()
     own = cosines.gather(1, labels[:, None]).squeeze()
     head = head_of("curricularface")
@@ -122,6 +122,8 @@ def test_curricularface_follows_the_mean_own_cosine_in_training_alone() -> None:
     second = 0.99 * first + 0.01 * own[[1, 3]].mean()
     torch.testing.assert_close(head.curriculum, second)
     head(cosines, labels, mix._replace(mixed=torch.ones(6, dtype=torch.bool)))
+    torch.testing.assert_close(head.curriculum, second)
+    head(cosines * torch.nan, labels)
     torch.testing.assert_close(head.curriculum, second)
     head.eval()(cosines, labels)
     torch.testing.assert_close(head.curriculum, second)

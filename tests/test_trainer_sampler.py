@@ -264,3 +264,17 @@ def test_a_batch_that_groups_do_not_divide_is_refused() -> None:
             num_processes=2,
             seed=0,
         )
+
+
+def test_a_batch_that_micro_batches_do_not_divide_is_refused() -> None:
+    """The K photos of a class would be cut apart."""
+    with pytest.raises(SamplerError, match="1 processes x 4 micro-batches: take 48"):
+        PkPlan(
+            labels=[0, 1],
+            photos_per_class=4,
+            batch_size=36,
+            num_views=3,
+            num_processes=1,
+            seed=0,
+            num_parts=4,
+        )

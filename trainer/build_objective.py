@@ -32,6 +32,7 @@ def build_plan(config: TrainConfig, data: Data, processes: Processes) -> BatchPl
             num_views=config.num_views,
             num_processes=processes.world,
             seed=config.seed,
+            num_parts=config.accumulate,
         )
     if data.training.class_names is None:
         raise SamplerError("--sampler pk needs classes: give sub-folders, or --sampler repeated")
@@ -42,6 +43,7 @@ def build_plan(config: TrainConfig, data: Data, processes: Processes) -> BatchPl
         num_views=config.num_views,
         num_processes=processes.world,
         seed=config.seed,
+        num_parts=config.accumulate,
     )
 
 

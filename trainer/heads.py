@@ -128,7 +128,9 @@ class HeadLoss(nn.Module):
         mean = total / count.clamp_min(1)
         # A batch of mixed views alone says nothing about t.
         rate = CURRICULUM_RATE * count.clamp_max(1)
-        self.curriculum += (rate * (mean - self.curriculum)).to(self.curriculum.dtype)
+        moved = self.curriculum + (rate * (mean - self.curriculum)).to(self.curriculum.dtype)
+        # A step whose numbers are none is skipped; t would keep them for ever.
+        self.curriculum.copy_(torch.where(moved.isfinite(), moved, self.curriculum))
 
     def _of_two(self, logits: Tensor, labels: Tensor, mix: Mix) -> Tensor:
         def rows(classes: Tensor) -> Tensor:

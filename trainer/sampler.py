@@ -32,7 +32,8 @@ class BatchPlan:
     Nothing is padded or lost, a run goes on at any step, and with another number of processes
     the global batches stay the same.
 
-    A process's slice is made of whole groups of `photos_per_group` photos.
+    A process's slice is made of whole groups of `photos_per_group` photos, and so is each of
+    the `num_parts` micro-batches that a process may cut it into.
     """
 
     def __init__(
@@ -44,16 +45,18 @@ class BatchPlan:
         num_processes: int,
         seed: int,
         photos_per_group: int = 1,
+        num_parts: int = 1,
     ) -> None:
         if num_photos < 1:
             raise SamplerError("there are no photos to train on")
-        step = num_processes * num_views * photos_per_group
+        step = num_processes * num_views * photos_per_group * num_parts
         if batch_size % step != 0:
             nearest = max(1, round(batch_size / step)) * step
             of_a_class = f" x {photos_per_group} photos of a class" if photos_per_group > 1 else ""
+            in_parts = f" x {num_parts} micro-batches" if num_parts > 1 else ""
             raise SamplerError(
                 f"batch size {batch_size} is not a multiple of {num_views} views{of_a_class} x "
-                f"{num_processes} processes: take {nearest}"
+                f"{num_processes} processes{in_parts}: take {nearest}"
             )
         self.num_photos = num_photos
         self.num_views = num_views

@@ -47,6 +47,7 @@ class PkPlan(BatchPlan):
         num_views: int,
         num_processes: int,
         seed: int,
+        num_parts: int = 1,
     ) -> None:
         super().__init__(
             num_photos=len(labels),
@@ -55,6 +56,7 @@ class PkPlan(BatchPlan):
             num_processes=num_processes,
             seed=seed,
             photos_per_group=photos_per_class,
+            num_parts=num_parts,
         )
         self.photos_per_class = photos_per_class
         by_class = np.asarray(labels, dtype=np.int64)
