@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -215,6 +216,14 @@ def test_help_answers_from_another_folder_without_torch(tmp_path: Path) -> None:
     modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "pydantic" in modules
     assert not modules & {"torch", "torchvision", "numpy"}
+
+
+def test_help_answers_in_less_than_a_second_of_computing(tmp_path: Path) -> None:
+    """By the processor's time, so that a busy machine does not matter."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, TRAIN, "--help"], cwd=tmp_path, capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
 
 
 def test_every_setting_is_read_by_some_part() -> None:
