@@ -136,6 +136,15 @@ def test_the_report_has_the_scores_of_every_stage(whole: tuple[Path, ReportData]
     assert "Exponent p*" in path.with_name("report.html").read_text()
 
 
+def test_without_a_report_no_pictures_are_kept(photos: PhotoSet, tmp_path: Path) -> None:
+    """The numbers are, from which `trainer.report` can draw the rest."""
+    path, data = finished(photos, tmp_path / "run", exponents=(), whitening=None, report=False)
+    assert data.queries == ()
+    assert [stage.stage for stage in data.stages] == ["trained", FINISHED]
+    assert len(data.histograms) == 2
+    assert not path.with_name("report.html").exists()
+
+
 def test_neighbours_are_right_by_class_and_by_original(whole: tuple[Path, ReportData]) -> None:
     """The nearest first; a photo is never its own neighbour, a copy's original is."""
     for query in whole[1].queries:

@@ -158,7 +158,7 @@ def finish(
             stages=tuple(stage for stage in stages if stage.scores),
             spectrum=spectrum,
             histograms=found.histograms,
-            queries=found.queries,
+            queries=found.queries if plan.report else (),
         )
         write_report_data(run.root / REPORT_DATA, data)
         if plan.report:

@@ -56,4 +56,6 @@ class FinishSettings(Config):
         le=1,
         description="smallest eigenvalue, as a share of the largest",
     )
-    report: bool = Field(default=True, description="write report.html")
+    report: bool = Field(
+        default=True, description="write report.html, with small pictures of validation photos"
+    )
