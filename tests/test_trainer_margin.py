@@ -196,7 +196,8 @@ def test_distance_weights_equal_the_published_density() -> None:
     [
         (Negatives.DISTANCE, 0, 0.0),
         (Negatives.REFERENCE, 0, 1.0),
-        (Negatives.REFERENCE, 16, 0.0),
+        (Negatives.REFERENCE, 16, 1.0),  # always the embedding's own
+        (Negatives.DISTANCE, 16, 0.0),
         (Negatives.UNIFORM, 0, 0.0),
         (Negatives.HARD, 0, 0.0),
     ],

@@ -133,6 +133,8 @@ def test_a_name_or_weight_that_is_none_is_refused(text: str, message: str) -> No
         ({"pair_losses": ("margin", "margin:2")}, "margin is given twice"),
         ({"pair_losses": ("triplet",), "alpha": 0.3}, "alpha belongs to the margin loss"),
         ({"pair_losses": ("triplet",), "negatives": "hard"}, "negatives belongs to the margin"),
+        ({"effective_dim": 64}, "effective_dim 64 belongs to --negatives distance, not to uniform"),
+        ({"negatives": "reference", "effective_dim": 64}, "not to reference"),
         ({"beta": 2.0}, "less than 2"),
         ({"pair_losses": ()}, "at least 1"),
     ],
@@ -143,6 +145,12 @@ def test_loss_settings_that_would_do_nothing_are_refused(
     """A flag that no part of the run reads is an error."""
     with pytest.raises(ValidationError, match=message):
         TrainConfig(data=Path("x"), out=Path("y"), **changes)
+
+
+def test_dimensions_that_say_what_is_done_anyway_are_taken() -> None:
+    """The reference takes the embedding's own, which 0 names."""
+    for changes in ({"negatives": "reference", "effective_dim": 0}, {"effective_dim": 128}):
+        TrainConfig(data=Path("x"), out=Path("y"), **changes)  # type: ignore[arg-type]
 
 
 def test_the_printed_settings_of_another_pair_loss_are_settings_again() -> None:

@@ -74,8 +74,9 @@ def margin_loss(
     are this process's rows, everything else is the global batch. The loss is scaled so that the
     mean of its gradient over processes, which is what DDP takes, is the gradient of the whole
     batch in one process. A batch with a single instance has no negatives and loses nothing.
-    `effective_dim` 0 is the embedding's own dimension.
+    `effective_dim` 0 is the embedding's own dimension, which `reference` always takes.
     """
+    takes_own = negatives is Negatives.REFERENCE or effective_dim == 0
     everything = gather_batch(embedding)
     all_instances = gather_batch(instances)
     first = process_rank() * len(embedding)
@@ -86,7 +87,7 @@ def margin_loss(
         all_instances,
         range(first, first + len(embedding)),
         negatives=negatives,
-        effective_dim=effective_dim or embedding.shape[1],
+        effective_dim=embedding.shape[1] if takes_own else effective_dim,
         most_negatives=most_negatives,
         seed=seed,
     )

@@ -60,8 +60,8 @@ class LossSettings(Config):
     effective_dim: int = Field(
         default=128,
         ge=0,
-        description="dimension in the density of --negatives distance and reference; "
-        "0: the embedding's own",
+        description="dimension in the density of --negatives distance; 0: the embedding's own, "
+        "as in published code (reference)",
     )
 
     @field_validator("pair_losses")
@@ -72,6 +72,18 @@ class LossSettings(Config):
         if twice:
             raise ValueError(f"{twice[0]} is given twice: once, with the sum of the weights")
         return texts
+
+    @model_validator(mode="after")
+    def _dimension_is_used(self) -> Self:
+        # 0 is what `reference` takes in any case.
+        fitting = {"distance": None, "reference": (0,)}.get(self.negatives, ())
+        default = _default_of(type(self), "effective_dim")
+        if fitting is not None and self.effective_dim not in (*fitting, default):
+            raise ValueError(
+                f"effective_dim {self.effective_dim} belongs to --negatives distance, not to "
+                f"{self.negatives}: leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _settings_of_the_margin_loss_are_used(self) -> Self:
