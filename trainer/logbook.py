@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from trainer.runfolder import RunFolder
 
 Say = Callable[[str], None]
-_SHOWN = ("loss", "learning_rate", "views_per_second")
+_SHOWN = ("loss", "learning_rate", "views_per_second", "memory_megabytes")
 
 
 class TrainLog:

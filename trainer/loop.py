@@ -62,6 +62,8 @@ class Loop:
         self.scores: dict[str, float] = {}
         self.compiled: bool | None = None
         self._agreement = Agreement(processes)
+        self._owes_scores = False
+        self._last_save = 0.0
 
     @property
     def objective(self) -> Objective:
@@ -81,41 +83,50 @@ class Loop:
         """
         self._compile()
         with stop_on_signals() as stop, self.writer:
-            if start == 0 and self.course.validates_after(0):
-                self._score(0)
+            if self._owes_scores or (start == 0 and self.course.validates_after(0)):
+                self._score(start)
             progress = self._progress()
-            last_save = waiting_since = time.monotonic()
+            self._last_save = waiting_since = time.monotonic()
             for step, batch in enumerate(batches, start):
                 self.journal.waited(time.monotonic() - waiting_since)
                 losses = self.step(step, batch)
                 done = step + 1
                 self.journal.note(losses, step=done, skipped=self.stepper.skipped)
-                overdue = self._overdue(last_save)
-                last_save = time.monotonic() if overdue else last_save
-                stopping, saving, bad, failed = self._agreement.exchange(
-                    stop.requested, overdue, self.bad_photos.note(batch.bad), self.writer.failed
-                )
-                if bad:
-                    self._write_bad_photos()
-                if failed:
-                    self.writer.wait()  # raises on the process that writes
-                    raise ConnectionError("the first process cannot write its checkpoints")
-                if self.course.validates_after(done) and not stopping:
-                    self._score(done)
                 if step == start:  # by now the optimiser has its own state too
                     self._reserve(done)
-                if stopping or saving or self.course.saves_after(done):
-                    self.save(done)
-                    last_save = time.monotonic()
-                if stopping and done < self.course.num_steps:
-                    self._agreement.last()
-                    self.writer.wait()
+                if self._end_step(done, batch, stop_requested=stop.requested):
                     return False
                 if progress is not None:
                     progress.update(done, self.journal.note_of(done))
                 waiting_since = time.monotonic()
             self._finish(progress)
         return True
+
+    def _end_step(self, done: int, batch: Batch, *, stop_requested: bool) -> bool:
+        """Do what is due when `done` steps are done; return whether training stops here."""
+        overdue = self._overdue()
+        if overdue:
+            self._last_save = time.monotonic()
+        stopping, saving, bad, failed = self._agreement.exchange(
+            stop_requested, overdue, self.bad_photos.note(batch.bad), self.writer.failed
+        )
+        if bad:
+            self._write_bad_photos()
+        if failed:
+            self.writer.wait()  # raises on the process that writes
+            raise ConnectionError("the first process cannot write its checkpoints")
+        if self.course.validates_after(done):
+            # Whoever asks to stop will not wait for it: the next life begins with it.
+            self._owes_scores = True
+            if not stopping:
+                self._score(done)
+        if stopping or saving or self.course.saves_after(done):
+            self.save(done)
+            self._last_save = time.monotonic()
+        if stopping:
+            self._agreement.last()
+            self.writer.wait()
+        return stopping
 
     def step(self, step: int, batch: Batch) -> Losses:
         """Do one step: forward, backward, new weights."""
@@ -147,6 +158,7 @@ class Loop:
             "guard": self.stepper.guard.state(),
             "journal": self.journal.state(),
             "scores": self.scores,
+            "owes_scores": self._owes_scores,
             "best": self.best.state(),
             "bad_photos": self.bad_photos.state(),
             "compiled": self.compiled,
@@ -166,7 +178,7 @@ class Loop:
         self.stepper.scaler.load_state_dict(state["scaler"])
         self.stepper.guard.restore(state["guard"])
         self.journal.restore(state["journal"])
-        self.scores = state["scores"]
+        self.scores, self._owes_scores = state["scores"], state["owes_scores"]
         self.best.restore(state["best"])
         self.bad_photos.restore(state["bad_photos"])
         self.compiled = state["compiled"]
@@ -183,8 +195,8 @@ class Loop:
         if self.compiled:
             self.objective.model.backbone.compile()
 
-    def _overdue(self, last_save: float) -> bool:
-        seconds = time.monotonic() - last_save
+    def _overdue(self) -> bool:
+        seconds = time.monotonic() - self._last_save
         return self.processes.is_first and seconds > self.course.checkpoint_every_seconds
 
     def _score(self, step: int) -> None:
@@ -192,6 +204,7 @@ class Loop:
         with eager_when(bool(self.compiled)):
             self.scores = self.validate(self.model)
         self.stepper.evaluate()
+        self._owes_scores = False
         if self.scores:
             self.best.note(step, self.scores)
             self.journal.write_scores(step, self.scores)
