@@ -21,6 +21,7 @@ from trainer.mix import MixSettings
 from trainer.photo_sources import Joined
 from trainer.processes import Processes
 from trainer.settings import TrainConfig
+from trainer.settings_data import DataSettings
 
 MOST_WORKERS = 8
 CORES_PER_THREAD = 8  # of the threads that load where the model is on the CPU too
@@ -135,8 +136,13 @@ def _rung(photos: PhotoSet, num_views: int) -> str:
 
 def build_device_part(config: TrainConfig, processes: Processes) -> DevicePart:
     """Build what the device does to a batch before the model sees it."""
+    return device_part_of(config, seed=config.seed, rank=processes.rank)
+
+
+def device_part_of(settings: DataSettings, *, seed: int, rank: int) -> DevicePart:
+    """Build the same from the settings of views alone."""
     mixing = None
-    if config.mixup or config.cutmix:
-        mixing = MixSettings(config.mixup, config.cutmix, config.mix_share, config.seed)
-    edits = edits_of(config.augment, erasing=config.erasing)
-    return DevicePart(edits, mixing=mixing, rank=processes.rank)
+    if settings.mixup or settings.cutmix:
+        mixing = MixSettings(settings.mixup, settings.cutmix, settings.mix_share, seed)
+    edits = edits_of(settings.augment, erasing=settings.erasing)
+    return DevicePart(edits, mixing=mixing, rank=rank)

@@ -27,6 +27,8 @@ from trainer.seeds import seed_of
 DECODE_SIDES_PER_VIEW = 2
 MOST_NEIGHBOURS_TRIED = 20
 STEPS_AHEAD = 2
+# A thread that hands over each photo wakes the others more often than they have work.
+PHOTOS_PER_TASK = 4
 
 
 class LoadingError(MultiGrainError):
@@ -159,10 +161,19 @@ def threaded_batches(dataset: ViewsDataset, steps: Steps, *, num_threads: int) -
     spares the copies between processes and the memory of their interpreters.
     """
     per_step = max(1, len(next(iter(steps), [])))  # the same at each
-    window = max(STEPS_AHEAD * per_step, num_threads)
-    draws = (draw for of_step in steps for draw in of_step)
-    views = in_order(dataset.__getitem__, draws, num_threads=num_threads, window=window)
-    while items := list(islice(views, per_step)):
+    parts = (
+        of_step[first : first + PHOTOS_PER_TASK]
+        for of_step in steps
+        for first in range(0, per_step, PHOTOS_PER_TASK)
+    )
+    tasks_per_step = -(-per_step // PHOTOS_PER_TASK)
+    window = max(STEPS_AHEAD * tasks_per_step, num_threads)
+
+    def load(draws: list[Draw]) -> list[Views]:
+        return [dataset[draw] for draw in draws]
+
+    loaded = in_order(load, parts, num_threads=num_threads, window=window)
+    while items := [views for task in islice(loaded, tasks_per_step) for views in task]:
         yield collate(items)
 
 
