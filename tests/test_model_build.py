@@ -9,7 +9,7 @@ from trainer_fixtures import draw_small
 
 from multigrain.backbone import BackboneError
 from multigrain.checkpoint import load_checkpoint, save_checkpoint
-from multigrain.config import ConfigError
+from multigrain.config import Config, ConfigError
 from multigrain.document import Document
 from multigrain.model import MultiGrain
 from trainer.build_model import build_model
@@ -132,3 +132,14 @@ def test_pretrained_offers_the_same_trunks_and_poolings(tmp_path: Path) -> None:
     assert model(torch.zeros(1, 3, 64, 96)).embedding.shape == (1, 64)
     with pytest.raises(ConfigError, match="give --pooling avg"):
         PretrainedConfig.from_values({"backbone": "vit_b_16", "out": "x", "tokens": "class"})
+
+
+def test_no_part_of_the_settings_hides_another_s_check() -> None:
+    """Checks of one name in two parts would leave the first part's alone in the whole."""
+    names: list[str] = []
+    for part in TrainConfig.__bases__:
+        checks = part.__pydantic_decorators__  # type: ignore[attr-defined]
+        names += [*checks.model_validators, *checks.field_validators]
+    own = [name for name in names if name not in Config.__pydantic_decorators__.model_validators]
+    assert "_parts_of_the_model_are_there" in own
+    assert len(own) == len(set(own))

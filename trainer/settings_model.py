@@ -75,7 +75,7 @@ class ModelSettings(Config):
     )
 
     @model_validator(mode="after")
-    def _options_have_their_part(self) -> Self:
+    def _parts_of_the_model_are_there(self) -> Self:
         """Refuse an option whose part is not there: it would do nothing."""
         if self.weights_allow and self.weights == "none":
             raise ValueError("--weights-allow is for --weights, which is none")
