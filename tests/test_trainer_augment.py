@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as tv
 from multigrain.errors import MultiGrainError
 from trainer.augment_colour import ColourMap, apply_colours, jittered, light
 from trainer.augment_device import DevicePart, edits_of
-from trainer.augment_draws import normals, uniforms
+from trainer.augment_draws import normals, stream, uniforms
 from trainer.augment_erasing import edit_erasing
 from trainer.augment_operations import OPERATIONS
 from trainer.augment_policies import (
@@ -60,6 +60,8 @@ def test_numbers_drawn_by_counting_are_uniform_and_normal() -> None:
     assert np.allclose(bell.var(0), 1, atol=0.04)
     assert not np.array_equal(uniforms([1], "a", 3), uniforms([1], "b", 3))
     assert np.array_equal(uniforms([1, 2], "a", 3)[1:], uniforms([2], "a", 5)[:, :3])
+    for seed in (0, 1, 2**63 - 1):
+        assert list(itertools.islice(stream(seed, "a"), 5)) == uniforms([seed], "a", 5)[0].tolist()
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -9,10 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from multigrain.transforms import Pixels
-from trainer.augment_draws import uniforms
+from trainer.augment_draws import stream
 
 _CROP_ATTEMPTS = 10
-_DRAWS_PER_ATTEMPT = 4
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
@@ -33,10 +33,10 @@ def random_view(photo: Pixels, augmentation: Augmentation, *, seed: int) -> Pixe
     averages in the same way when it makes smaller. What is around it is numpy's, which never
     asks for threads of its own: many photos are cropped at a time.
     """
-    num = 1 + _CROP_ATTEMPTS * _DRAWS_PER_ATTEMPT
-    coin, *draws = uniforms([seed], "crop", num)[0].tolist()
+    draws = stream(seed, "crop")
+    coin = next(draws)
     height, width = photo.shape[:2]
-    left, top, right, bottom = _random_box(width, height, augmentation, iter(draws))
+    left, top, right, bottom = _random_box(width, height, augmentation, draws)
     part = photo[top:bottom, left:right]
     if coin < 0.5:  # noqa: PLR2004 - a coin
         part = part[:, ::-1]
@@ -51,8 +51,8 @@ def _random_box(width: int, height: int, augmentation: Augmentation, draws: Iter
     """Return (left, top, right, bottom) of a random part; the central part if none fits."""
     least, most = augmentation.area
     low, high = (math.log(value) for value in augmentation.aspect)
-    # Four numbers an attempt, also when the first two fail.
-    for at_area, at_aspect, at_left, at_top in zip(draws, draws, draws, draws, strict=True):
+    for _ in range(_CROP_ATTEMPTS):
+        at_area, at_aspect, at_left, at_top = islice(draws, 4)
         area = width * height * (least + (most - least) * at_area)
         aspect = math.exp(low + (high - low) * at_aspect)
         w, h = math.sqrt(area * aspect), math.sqrt(area / aspect)
