@@ -10,6 +10,7 @@ from trainer_fixtures import draw_flat
 
 from trainer import preview
 from trainer.preview import GAP, PreviewConfig, draw_preview
+from trainer.settings import TrainConfig
 
 
 def config(folder: Path, out: Path, **settings: object) -> PreviewConfig:
@@ -36,11 +37,13 @@ def test_a_row_shows_a_photo_and_its_views(tmp_path: Path, augment: str) -> None
 def test_mixed_views_and_unreadable_photos_are_drawn_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By the command, with the flags of training."""
+    """By the command, with the settings of a run."""
     folder = draw_flat(tmp_path / "flat", num_photos=3)
     (folder / "photo-000.jpg").write_bytes(b"no photo")
     out = tmp_path / "preview.png"
-    flags = ["--data", folder, "--out", out, "--size", "32", "--mixup", "0.4", "--erasing", "0.5"]
+    run = TrainConfig(data=(folder,), out=tmp_path / "run", size=32, mixup=0.4, erasing=0.5)
+    (tmp_path / "config.yaml").write_text(run.to_yaml())
+    flags = ["--config", tmp_path / "config.yaml", "--out", out]
     monkeypatch.setattr(sys, "argv", ["preview", *map(str, flags)])
     assert preview.main() == 0
     assert capsys.readouterr().out.strip() == str(out)

@@ -96,10 +96,6 @@ class PhotoSet(NamedTuple):
         store, item = self.places[photo_id].tolist()
         return self.stores[store].pixels(item, min_side=min_side)
 
-    def path(self, photo_id: int) -> Path:
-        """Return where the photo lies, or would if it were a file; for messages alone."""
-        return self.root / self.names[photo_id]
-
     def digest(self) -> str:
         """Hex SHA-256 of names and classes: equal when ids mean the same photos."""
         text = repr((self.names, self.labels, self.class_names))

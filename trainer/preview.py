@@ -2,8 +2,8 @@
 
     python -m trainer.preview --data FOLDER --out preview.png --augment strong
 
-Takes the training flags that make views, also from the --config of a run; the views come through
-the very code that training runs.
+Takes every flag of training, so that the --config of a run serves; those that make no views are of
+no effect here. The views come through the very code that training runs.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from multigrain.config import load_config, run_main
-from trainer.settings_data import DataSettings
+from trainer.settings import TrainConfig
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,13 +25,12 @@ PROG = "python -m trainer.preview"
 GAP = 4  # pixels between pictures
 
 
-class PreviewConfig(DataSettings):
-    """Flags of the preview: those of training's data, and the picture's own."""
+class PreviewConfig(TrainConfig):
+    """Flags of the preview: those of training, and the picture's own."""
 
     out: Path = Field(description="picture to write, .png")
     num_photos: int = Field(default=8, ge=1, description="rows")
     columns: int = Field(default=6, ge=1, description="views of each photo")
-    seed: int = Field(default=0, ge=0, description="of every random choice")
 
 
 def draw_preview(config: PreviewConfig) -> Path:
