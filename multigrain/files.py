@@ -35,7 +35,11 @@ def write_via_temporary(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
         yield temporary
+        # Whatever has written it: some libraries make their files unreadable for others.
+        temporary.chmod(mode)
         fsync_file(temporary)
         temporary.replace(path)
     except BaseException:

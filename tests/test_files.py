@@ -29,3 +29,13 @@ def test_a_write_makes_its_folder_and_replaces_the_file(tmp_path: Path) -> None:
     for text in ("first", "second"):
         atomic_write_text(target, text)
     assert sha256_of(target) == ("16367aacb67a4a017c8da8ab95682ccb390863780f7114dda0a0e0c55644c7c4")
+
+
+def test_a_file_may_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
+    """Also when a library has written the temporary file for its owner alone."""
+    target, plain = tmp_path / "file", tmp_path / "plain"
+    with write_via_temporary(target) as temporary:
+        temporary.unlink()
+        temporary.touch(mode=0o600)
+    plain.touch()
+    assert target.stat().st_mode == plain.stat().st_mode
