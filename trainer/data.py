@@ -139,10 +139,10 @@ def build_device_part(config: TrainConfig, processes: Processes) -> DevicePart:
     return device_part_of(config, seed=config.seed, rank=processes.rank)
 
 
-def device_part_of(settings: DataSettings, *, seed: int, rank: int) -> DevicePart:
+def device_part_of(config: DataSettings, *, seed: int, rank: int) -> DevicePart:
     """Build the same from the settings of views alone."""
     mixing = None
-    if settings.mixup or settings.cutmix:
-        mixing = MixSettings(settings.mixup, settings.cutmix, settings.mix_share, seed)
-    edits = edits_of(settings.augment, erasing=settings.erasing)
+    if config.mixup or config.cutmix:
+        mixing = MixSettings(config.mixup, config.cutmix, config.mix_share, seed)
+    edits = edits_of(config.augment, erasing=config.erasing)
     return DevicePart(edits, mixing=mixing, rank=rank)
