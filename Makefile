@@ -142,16 +142,16 @@ lint: install-dev
 
 .PHONY: bench-embedding bench-quality bench-trainer bench-ablation
 bench-embedding: install-dev  ## speed of the engine and of index.build
-	status=0; $(BIN)/python benchmarks/embedding.py || status=1; \
-	  $(BIN)/python benchmarks/index_build.py || status=1; exit $$status
+	status=0; $(BIN)/python -m benchmarks.embedding || status=1; \
+	  $(BIN)/python -m benchmarks.index_build || status=1; exit $$status
 
 bench-quality: install-dev  ## retrieval quality on the real photos of DATA
-	$(BIN)/python benchmarks/quality.py --data $(call quote,$(DATA)) --out build/quality --table docs/quality.md
+	$(BIN)/python -m benchmarks.quality --data $(call quote,$(DATA)) --out build/quality --table docs/quality.md
 
 FULL ?=
 bench-trainer: install-dev  ## the trainer's overhead, loss, loading, checkpoints; FULL=1: the whole protocol
-	$(BIN)/python benchmarks/trainer.py --data $(call quote,$(DATA)) $(if $(FULL),--full)
+	$(BIN)/python -m benchmarks.trainer --data $(call quote,$(DATA)) $(if $(FULL),--full)
 
 # Resumable: runs that are done are kept in build/ablation.
 bench-ablation: install-dev  ## what each choice of the training recipe is worth; hours
-	$(BIN)/python benchmarks/ablation.py --data $(call quote,$(DATA)) --out build/ablation
+	$(BIN)/python -m benchmarks.ablation --data $(call quote,$(DATA)) --out build/ablation

@@ -1,6 +1,6 @@
 """What each choice of training is worth: one factor at a time from the recipe `cpu-small`.
 
-    python benchmarks/ablation.py --data DATA [--only NAME ...] [--seeds 0 1 2] [--no-train]
+    python -m benchmarks.ablation --data DATA [--only NAME ...] [--seeds 0 1 2] [--no-train]
 
 Trains on DATA/classes/train, scores class, copy and instance retrieval by exact search, and
 prints tables with mean and spread over seeds. Every finished run is a file below --out, so an
@@ -14,12 +14,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ablation_configurations import CONFIGURATIONS, RECIPE, SEEDS, Configuration, Run
-from ablation_judge import EvaluationPhotos
-from ablation_runs import measure, read_result, write_result
-from ablation_tables import tables, targets
-from quality import fill_table
-from report import judge, machine_facts
+from benchmarks.ablation_configurations import CONFIGURATIONS, RECIPE, SEEDS, Configuration, Run
+from benchmarks.ablation_judge import EvaluationPhotos
+from benchmarks.ablation_runs import measure, read_result, write_result
+from benchmarks.ablation_tables import tables, targets
+from benchmarks.quality import fill_table
+from benchmarks.report import judge, machine_facts
 
 MARKERS = ("<!-- ablation -->\n", "<!-- end of ablation -->")
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from quality_tasks import Task, read_tasks
 
+from benchmarks.quality_tasks import Task, read_tasks
 from multigrain.embedder import Embedder
 from multigrain.metrics import mean_scores, positive_ranks
 from multigrain.photo import open_photo

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from ablation_configurations import WEIGHTS, WEIGHTS_LICENCE, Run
-from ablation_judge import (
+
+from benchmarks.ablation_configurations import WEIGHTS, WEIGHTS_LICENCE, Run
+from benchmarks.ablation_judge import (
     FEW_WHITENINGS,
     WHITENINGS,
     EvaluationPhotos,
@@ -16,7 +17,6 @@ from ablation_judge import (
     TaskScores,
     score_checkpoint,
 )
-
 from multigrain.files import atomic_write_text
 from trainer.pretrained import PretrainedConfig, make_pretrained
 from trainer.processes import alone

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from ablation_configurations import BASE, CONFIGURATIONS, PRETRAINED
-from ablation_judge import PLAIN, WHITENINGS, TaskScores
-from ablation_runs import Result
-from report import Target
+from benchmarks.ablation_configurations import BASE, CONFIGURATIONS, PRETRAINED
+from benchmarks.ablation_judge import PLAIN, WHITENINGS, TaskScores
+from benchmarks.ablation_runs import Result
+from benchmarks.report import Target
 
 CLASSES, COPIES, INSTANCES = "classes, iconic", "copies", "instances"
 COLUMNS = ((CLASSES, "ap"), (COPIES, "recall_at_1"), (COPIES, "ap"), (INSTANCES, "ap"))

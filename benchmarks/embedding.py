@@ -1,6 +1,6 @@
 """The bare engine at batch 8, beside torch eager and OpenVINO called directly, interleaved.
 
-    python benchmarks/embedding.py
+    python -m benchmarks.embedding
 
 ResNet-50 at 224 px with random weights, which cost what trained ones cost. Ours is
 `Embedder.embed_pixels`, from prepared uint8 pixels to unit vectors. "Direct" is torchvision's
@@ -22,8 +22,8 @@ import torch
 import torchvision
 from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-from report import Target, judge, machine_facts
 
+from benchmarks.report import Target, judge, machine_facts
 from multigrain.checkpoint import save_checkpoint
 from multigrain.cpus import num_cpus
 from multigrain.document import plain_document

@@ -1,6 +1,6 @@
 """`index.build` beside the usual torchvision pipeline, photos a second on the same cores.
 
-    python benchmarks/index_build.py
+    python -m benchmarks.index_build
 
 Ours: `build_index` in this process, from a folder of photos to a published index, without
 opening the model. Theirs: ImageFolder, a DataLoader of two workers that decode every photo in
@@ -23,10 +23,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from report import Target, judge, machine_facts
 from torch.utils.data import DataLoader
 from torchvision import datasets, models, transforms
 
+from benchmarks.report import Target, judge, machine_facts
 from index.builder import build_index
 from multigrain.checkpoint import save_checkpoint
 from multigrain.document import plain_document

@@ -1,6 +1,6 @@
 """The ladder of loading beside torchvision's ImageFolder on the same photos, cores and crops.
 
-    python benchmarks/loading.py --data FOLDER_OF_CLASS_FOLDERS
+    python -m benchmarks.loading --data FOLDER_OF_CLASS_FOLDERS
 
 Views a second, augmentation included: crop, flip, jitter of brightness, contrast and saturation,
 and light, as the paper does; ours counts the part done on "the device", which here is the same
@@ -21,9 +21,9 @@ import numpy as np
 import torch
 import torchvision
 from PIL import Image
-from report import Target, judge, machine_facts
 from torch import Tensor
 
+from benchmarks.report import Target, judge, machine_facts
 from multigrain.cpus import num_cpus
 from trainer.augment import Augmentation
 from trainer.augment_device import DevicePart, edits_of

@@ -1,6 +1,6 @@
 """Retrieval quality on real photos: plain trunk against ours, exact search against the index.
 
-    python benchmarks/quality.py --data DATA --out WORK [--table docs/quality.md]
+    python -m benchmarks.quality --data DATA --out WORK [--table docs/quality.md]
 
 DATA holds `instances`, `copies`, `classes` and `weights` (see docs/quality.md). Every score is
 named; a non-finite vector is refused, and ties count against the model. Exits with 1 when a
@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from quality_tasks import Task, read_tasks
-from report import Target, judge, machine_facts
 
+from benchmarks.quality_tasks import Task, read_tasks
+from benchmarks.report import Target, judge, machine_facts
 from index.build import main as build_index
 from index.searcher import Searcher
 from multigrain.embedder import Embedder

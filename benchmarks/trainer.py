@@ -1,6 +1,6 @@
 """The trainer beside what one would use instead: steps, loss, loading, scores, checkpoints.
 
-    python benchmarks/trainer.py --data FOLDER [--full]
+    python -m benchmarks.trainer --data FOLDER [--full]
 
 FOLDER holds `classes/` with `train/`, one sub-folder of photos a class. Each part prints a table;
 the targets are judged at the end. Exits with 1 when one is missed. `--full` does the whole
@@ -13,15 +13,17 @@ import tempfile
 import time
 from pathlib import Path
 
-import loading
 import torch
-import trainer_gpu
-import trainer_loss
-import trainer_scores
-import trainer_state
-import trainer_step
-from report import Target, judge, machine_facts
 
+from benchmarks import (
+    loading,
+    trainer_gpu,
+    trainer_loss,
+    trainer_scores,
+    trainer_state,
+    trainer_step,
+)
+from benchmarks.report import Target, judge, machine_facts
 from multigrain.cpus import num_cpus
 from trainer.scenes import draw_collection
 

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from report import Target
 from torch import Tensor
 
+from benchmarks.report import Target
 from trainer.margin import margin_loss
 from trainer.negatives import Negatives
 from trainer.sampler import BatchPlan

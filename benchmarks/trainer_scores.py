@@ -14,10 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
-from report import Target
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from benchmarks.report import Target
 from multigrain.scoring import class_scores
 from multigrain.whitening import Moments, fit_whitening
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from report import Target
 from torch import Tensor
-from trainer_run import build_run, noise_batch
 
+from benchmarks.report import Target
+from benchmarks.trainer_run import build_run, noise_batch
 from trainer.data import build_batches
 from trainer.processes import alone
 

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from report import Target
 from torch import nn
-from trainer_run import Run, build_run, noise_batch
 
+from benchmarks.report import Target
+from benchmarks.trainer_run import Run, build_run, noise_batch
 from multigrain.backbone import build_backbone
 from trainer.loading import Batch
 from trainer.processes import alone
