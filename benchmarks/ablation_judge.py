@@ -18,7 +18,7 @@ from multigrain.metrics import mean_scores, positive_ranks
 from multigrain.photo import open_photo
 from multigrain.transforms import Pixels, Preprocessing
 from multigrain.whitening import Moments, fit_whitening
-from trainer.photos import paths_of
+from trainer.inputs.photos import paths_of
 
 FLOOR = 1e-3
 _BATCH_SIZE = 16

@@ -18,8 +18,8 @@ from benchmarks.ablation_judge import (
     score_checkpoint,
 )
 from multigrain.files import atomic_write_text
+from trainer.engine.processes import alone
 from trainer.pretrained import PretrainedConfig, make_pretrained
-from trainer.processes import alone
 from trainer.settings import TrainConfig
 from trainer.train import train
 

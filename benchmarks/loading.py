@@ -25,14 +25,14 @@ from torch import Tensor
 
 from benchmarks.report import Target, judge, machine_facts
 from multigrain.cpus import num_cpus
-from trainer.augment import Augmentation
-from trainer.augment_device import DevicePart, edits_of
-from trainer.cache_builder import CacheSettings, build_cache
-from trainer.cache_reader import Kind
-from trainer.labels import read_joined, read_photos
-from trainer.loading import Steps, ViewsDataset, batch_loader, threaded_batches
-from trainer.photo_set import PhotoSet
-from trainer.sampler import BatchPlan
+from trainer.inputs.augment import Augmentation
+from trainer.inputs.augment_device import DevicePart, edits_of
+from trainer.inputs.cache_builder import CacheSettings, build_cache
+from trainer.inputs.cache_reader import Kind
+from trainer.inputs.labels import read_joined, read_photos
+from trainer.inputs.loading import Steps, ViewsDataset, batch_loader, threaded_batches
+from trainer.inputs.photo_set import PhotoSet
+from trainer.inputs.sampler import BatchPlan
 
 SIZE = 224
 ENDLESS = 10**9

@@ -18,7 +18,7 @@ from torch import nn
 from benchmarks.report import Target
 from benchmarks.trainer_run import Run, build_run, noise_batch
 from multigrain.backbone import build_backbone
-from trainer.processes import alone
+from trainer.engine.processes import alone
 
 SIZE = 224
 BATCH_SIZE = 252  # 3 views of 84 photos

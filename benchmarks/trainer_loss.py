@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.report import Target
-from trainer.margin import margin_loss
-from trainer.negatives import Negatives
-from trainer.sampler import BatchPlan
+from trainer.inputs.sampler import BatchPlan
+from trainer.losses.margin import margin_loss
+from trainer.losses.negatives import Negatives
 
 SHAPES = ((192, 128), (192, 2048), (384, 512), (768, 128), (768, 2048))
 NUM_VIEWS = 3

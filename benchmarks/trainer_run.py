@@ -6,15 +6,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainer.assemble import build_loop, prepare_model
-from trainer.build_model import build_model
-from trainer.build_objective import build_objective, build_plan
-from trainer.data import Data, build_device_part, read_data
-from trainer.loading import Batch
-from trainer.loop import Loop
-from trainer.processes import Processes
-from trainer.resume import open_folder
-from trainer.sampler import BatchPlan
+from trainer.engine.assemble import build_loop, prepare_model
+from trainer.engine.loop import Loop
+from trainer.engine.processes import Processes
+from trainer.engine.resume import open_folder
+from trainer.inputs.data import Data, build_device_part, read_data
+from trainer.inputs.loading import Batch
+from trainer.inputs.sampler import BatchPlan
+from trainer.losses.build_objective import build_objective, build_plan
+from trainer.models.build_model import build_model
 from trainer.settings import TrainConfig
 from trainer.speech import say_nothing
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from benchmarks.report import Target
 from benchmarks.trainer_run import build_run, noise_batch
-from trainer.data import build_batches
-from trainer.processes import alone
+from trainer.engine.processes import alone
+from trainer.inputs.data import build_batches
 
 NUM_SAVES = 6
 NUM_STEPS = 500

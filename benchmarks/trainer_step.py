@@ -20,8 +20,8 @@ from torch import nn
 from benchmarks.report import Target
 from benchmarks.trainer_run import Run, build_run, noise_batch
 from multigrain.backbone import build_backbone
-from trainer.loading import Batch
-from trainer.processes import alone
+from trainer.engine.processes import alone
+from trainer.inputs.loading import Batch
 
 BACKBONE = "resnet50"
 SIZE = 224

@@ -17,9 +17,9 @@ from index.searcher import Searcher
 from multigrain.checkpoint import load_checkpoint
 from multigrain.embedder import Embedder
 from service.settings import Settings
-from trainer.labels import PhotoSet
-from trainer.processes import alone
-from trainer.reading import prepared_photo
+from trainer.engine.processes import alone
+from trainer.inputs.labels import PhotoSet
+from trainer.inputs.reading import prepared_photo
 from trainer.scenes import draw_collection
 from trainer.settings import TrainConfig
 from trainer.train import train

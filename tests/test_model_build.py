@@ -12,8 +12,8 @@ from multigrain.checkpoint import load_checkpoint, save_checkpoint
 from multigrain.config import Config, ConfigError
 from multigrain.document import Document
 from multigrain.model import MultiGrain
-from trainer.build_model import build_model
-from trainer.data import read_data
+from trainer.inputs.data import read_data
+from trainer.models.build_model import build_model
 from trainer.pretrained import PretrainedConfig, make_pretrained
 from trainer.settings import TrainConfig
 from trainer.speech import say_nothing

@@ -14,22 +14,22 @@ from torchvision.transforms import InterpolationMode as Mode
 from torchvision.transforms.v2 import functional as tv
 
 from multigrain.errors import MultiGrainError
-from trainer.augment_colour import ColourMap, apply_colours, jittered, light
-from trainer.augment_device import DevicePart, edits_of
-from trainer.augment_draws import normals, stream, uniforms
-from trainer.augment_erasing import edit_erasing
-from trainer.augment_operations import OPERATIONS
-from trainer.augment_policies import (
+from trainer.engine.processes import alone
+from trainer.inputs.augment_colour import ColourMap, apply_colours, jittered, light
+from trainer.inputs.augment_device import DevicePart, edits_of
+from trainer.inputs.augment_draws import normals, stream, uniforms
+from trainer.inputs.augment_erasing import edit_erasing
+from trainer.inputs.augment_operations import OPERATIONS
+from trainer.inputs.augment_policies import (
     _IMAGENET,
     plan_autoaugment,
     plan_randaugment,
     plan_trivial,
 )
-from trainer.augment_strong import _jpeg, edit_strong
-from trainer.data import build_device_part, read_data
-from trainer.loading import Batch
-from trainer.mix import MixSettings, mix
-from trainer.processes import alone
+from trainer.inputs.augment_strong import _jpeg, edit_strong
+from trainer.inputs.data import build_device_part, read_data
+from trainer.inputs.loading import Batch
+from trainer.inputs.mix import MixSettings, mix
 from trainer.scenes import draw_photo
 from trainer.settings import TrainConfig
 

@@ -15,11 +15,11 @@ from PIL import Image
 from trainer_fixtures import draw_flat, draw_small
 
 from multigrain.photo import PhotoError
-from trainer import cache_builder
-from trainer.cache_builder import CacheSettings, build_cache, shrunk
-from trainer.cache_reader import CacheError
-from trainer.labels import read_joined, read_photos
-from trainer.photo_set import PhotoSet
+from trainer.inputs import cache_builder
+from trainer.inputs.cache_builder import CacheSettings, build_cache, shrunk
+from trainer.inputs.cache_reader import CacheError
+from trainer.inputs.labels import read_joined, read_photos
+from trainer.inputs.photo_set import PhotoSet
 
 JPEG = CacheSettings("jpeg", 32, 90)
 RAW = CacheSettings("raw", 32, 90)
@@ -100,7 +100,7 @@ def test_a_killed_build_goes_on_and_its_finished_parts_stay(tmp_path: Path) -> N
     folder = draw_small(tmp_path / "photos", num_classes=12, instances=5)
     out = tmp_path / "cache"
     program = (
-        "import sys, trainer.cache_builder as builder, trainer.cache as cache\n"
+        "import sys, trainer.inputs.cache_builder as builder, trainer.cache as cache\n"
         "builder.PHOTOS_PER_PART = 5\n"
         f"sys.argv[1:] = ['--data', {str(folder)!r}, '--out', {str(out)!r}, '--side', '32']\n"
         "cache.main()\n"

@@ -13,7 +13,7 @@ from torch import Tensor
 from multigrain.checkpoint import load_checkpoint
 from multigrain.config import ConfigError
 from trainer.convert import ConvertConfig, convert
-from trainer.weights import WeightsError
+from trainer.models.weights import WeightsError
 
 NAME = "resnet18"
 

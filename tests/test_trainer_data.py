@@ -9,12 +9,12 @@ from trainer_fixtures import draw_flat, draw_small
 
 from multigrain.photo import PhotoError
 from multigrain.photo_list import PhotoListError
-from trainer.cache_builder import CacheSettings, build_cache
-from trainer.data import DataError, build_batches, read_data
-from trainer.labels import LabelsError, PhotoSet, read_joined, read_photos, split_by_hash
-from trainer.photo_sources import in_class_order
-from trainer.processes import alone
-from trainer.sampler import BatchPlan
+from trainer.engine.processes import alone
+from trainer.inputs.cache_builder import CacheSettings, build_cache
+from trainer.inputs.data import DataError, build_batches, read_data
+from trainer.inputs.labels import LabelsError, PhotoSet, read_joined, read_photos, split_by_hash
+from trainer.inputs.photo_sources import in_class_order
+from trainer.inputs.sampler import BatchPlan
 from trainer.settings import TrainConfig
 
 ROWS = [

@@ -13,20 +13,32 @@ from trainer_fixtures import draw_small
 from trainer_parts import parts_of
 
 from multigrain.config import ConfigError
-from trainer.best import Best, BestError
-from trainer.compiling import Trial, choose
-from trainer.course import build_course
-from trainer.freezing import FreezingError, freeze
-from trainer.guard import DivergedError, Guard
-from trainer.loading import Batch
-from trainer.loop import Loop
-from trainer.numerics import Numerics, NumericsError, cpu_has_bf16, make_deterministic, numerics_of
-from trainer.optimiser import OptimiserError, OptimiserSettings, Rates, build_optimiser, stages_of
-from trainer.processes import alone
-from trainer.sampler import BatchPlan
-from trainer.schedule import RateCourse, rate_at
+from trainer.engine.best import Best, BestError
+from trainer.engine.compiling import Trial, choose
+from trainer.engine.course import build_course
+from trainer.engine.freezing import FreezingError, freeze
+from trainer.engine.guard import DivergedError, Guard
+from trainer.engine.loop import Loop
+from trainer.engine.numerics import (
+    Numerics,
+    NumericsError,
+    cpu_has_bf16,
+    make_deterministic,
+    numerics_of,
+)
+from trainer.engine.optimiser import (
+    OptimiserError,
+    OptimiserSettings,
+    Rates,
+    build_optimiser,
+    stages_of,
+)
+from trainer.engine.processes import alone
+from trainer.engine.schedule import RateCourse, rate_at
+from trainer.engine.stopwatch import WallStopwatch, bottleneck
+from trainer.inputs.loading import Batch
+from trainer.inputs.sampler import BatchPlan
 from trainer.settings import TrainConfig
-from trainer.stopwatch import WallStopwatch, bottleneck
 
 CPU = torch.device("cpu")
 FP32 = Numerics(CPU, torch.float32)

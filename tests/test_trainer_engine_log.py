@@ -8,10 +8,10 @@ import pytest
 import torch
 from trainer_fixtures import draw_small
 
-from trainer.environment import describe_environment
-from trainer.logbook import Logbook, TrainLog, line_of
-from trainer.processes import alone
-from trainer.runfolder import RunFolder
+from trainer.engine.environment import describe_environment
+from trainer.engine.logbook import Logbook, TrainLog, line_of
+from trainer.engine.processes import alone
+from trainer.engine.runfolder import RunFolder
 from trainer.settings import TrainConfig
 from trainer.train import train
 

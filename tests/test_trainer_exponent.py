@@ -12,12 +12,12 @@ from multigrain.document import Document, PoolingSpec, plain_document
 from multigrain.model import MultiGrain
 from multigrain.transforms import Preprocessing
 from trainer.exponent import ExponentConfig, ExponentError, find, with_known_classes
-from trainer.exponent_choice import choose, tried
-from trainer.exponent_grid import search_exponent
-from trainer.exponent_use import as_in_use, set_exponent
-from trainer.labels import PhotoSet, read_photo_set
+from trainer.finishing.exponent_choice import choose, tried
+from trainer.finishing.exponent_grid import search_exponent
+from trainer.finishing.exponent_use import as_in_use, set_exponent
+from trainer.finishing.validate import validate
+from trainer.inputs.labels import PhotoSet, read_photo_set
 from trainer.speech import say_nothing
-from trainer.validate import validate
 from trainer.whiten import WhitenConfig, whiten
 
 SMALL = Preprocessing(size=32, rule="whole")

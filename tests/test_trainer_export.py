@@ -22,8 +22,8 @@ from multigrain.model import MultiGrain
 from multigrain.transforms import Preprocessing
 from multigrain.whitening import Whitening
 from trainer.export import ExportConfig, export
-from trainer.export_check import check, noise_batches
-from trainer.export_graph import ExportError
+from trainer.models.export_check import check, noise_batches
+from trainer.models.export_graph import ExportError
 
 
 def checkpoint_of(folder: Path, **preprocessing: Any) -> Path:
@@ -122,7 +122,7 @@ def test_an_export_that_computes_something_else_leaves_no_file(
         check(lambda p: run(p, embedding=0.9), model, batches, input_type="uint8")
     with pytest.raises(ExportError, match="classifier is off"):
         check(lambda p: run(p, logits=1.0), model, batches, input_type="uint8")
-    monkeypatch.setattr("trainer.export_check.MIN_COSINE", 1.1)
+    monkeypatch.setattr("trainer.models.export_check.MIN_COSINE", 1.1)
     with pytest.raises(ExportError, match="nothing is written"):
         export(ExportConfig(checkpoint=checkpoint, out=tmp_path / "x.pt2", format="torch"))
     assert not list(tmp_path.iterdir())
@@ -138,7 +138,7 @@ def test_what_cannot_be_exported_is_said(
         )
     with pytest.raises(ConfigError, match="is the checkpoint itself"):
         ExportConfig.from_values({"checkpoint": "x", "out": "x"})
-    monkeypatch.setattr("trainer.export_graph.find_spec", lambda _name: None)
+    monkeypatch.setattr("trainer.models.export_graph.find_spec", lambda _name: None)
     with pytest.raises(ExportError, match=r"pip install 'multigrain-retrieval\[onnx\]'"):
         export(ExportConfig(checkpoint=checkpoint, out=tmp_path / "x.onnx"))
     assert not list(tmp_path.iterdir())

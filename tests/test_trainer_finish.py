@@ -17,12 +17,13 @@ from multigrain.config import ConfigError
 from multigrain.document import Document, EmbeddingSpec, TrainingSpec, plain_document
 from multigrain.model import MultiGrain
 from multigrain.transforms import Preprocessing
-from trainer.copies import COPIES_PER_PHOTO
-from trainer.data import Data
-from trainer.exponent_choice import Choice
-from trainer.exponent_grid import search_exponent
-from trainer.findings import FINISHED, PLAIN, Findings, evaluate
-from trainer.finish import (
+from trainer.engine.processes import Processes, alone
+from trainer.engine.runfolder import RunFolder
+from trainer.finishing.copies import COPIES_PER_PHOTO
+from trainer.finishing.exponent_choice import Choice
+from trainer.finishing.exponent_grid import search_exponent
+from trainer.finishing.findings import FINISHED, PLAIN, Findings, evaluate
+from trainer.finishing.finish import (
     FinishError,
     FinishPlan,
     Trained,
@@ -30,14 +31,13 @@ from trainer.finish import (
     finish,
     plan_finish,
 )
-from trainer.fit_whitening import FitError, fit_on
-from trainer.labels import PhotoSet, read_photo_set
-from trainer.processes import Processes, alone
-from trainer.report_data import REPORT_DATA, ReportData, read_report_data
-from trainer.runfolder import RunFolder
+from trainer.finishing.fit_whitening import FitError, fit_on
+from trainer.finishing.report_data import REPORT_DATA, ReportData, read_report_data
+from trainer.finishing.validate import Values, embed_validation, gathered, validate, values_of
+from trainer.inputs.data import Data
+from trainer.inputs.labels import PhotoSet, read_photo_set
 from trainer.settings import TrainConfig
 from trainer.speech import say_nothing
-from trainer.validate import Values, embed_validation, gathered, validate, values_of
 
 SMALL = Preprocessing(size=32, rule="whole")
 TRAINING = TrainingSpec(lambda_=0.5, beta=1.1, views=3, steps=7)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from pytorch_metric_learning import losses
 from torch import Tensor
 
-from trainer.heads import CONSTANTS, Constants, HeadLoss, add_angle, constants_of
-from trainer.mix import Mix
+from trainer.inputs.mix import Mix
+from trainer.losses.heads import CONSTANTS, Constants, HeadLoss, add_angle, constants_of
 
 NUM_CLASSES = 4
 COSINE_KINDS = ("arcface", "cosface", "curricularface", "circle")

@@ -10,7 +10,7 @@ from pytorch_metric_learning.losses import MarginLoss as MetricLearningMarginLos
 from torch import Tensor
 from waiting import Waiting
 
-from trainer.margin import (
+from trainer.losses.margin import (
     NO_INSTANCE,
     Divisor,
     Pairs,
@@ -19,7 +19,7 @@ from trainer.margin import (
     margin_loss,
     squared_distances,
 )
-from trainer.negatives import (
+from trainer.losses.negatives import (
     Negatives,
     distance_weights,
     gumbel_keys,

@@ -18,18 +18,24 @@ from multigrain.document import plain_document
 from multigrain.model import MultiGrain
 from multigrain.pooling import GeM
 from multigrain.transforms import Preprocessing
-from trainer.build_objective import build_objective, build_plan
-from trainer.data import Data
-from trainer.heads import CONSTANTS, HeadLoss
-from trainer.labels import PhotoSet
-from trainer.margin import NO_INSTANCE, Divisor
-from trainer.mix import Mix
-from trainer.negatives import Negatives
-from trainer.objective import MARGIN_ALONE, MarginSettings, Objective, ObjectiveError, PairTerm
-from trainer.pair_losses import OF_CLASSES, PairLossError, build_pair_loss
-from trainer.processes import alone
-from trainer.sampler import SamplerError
-from trainer.sampler_pk import PkPlan
+from trainer.engine.processes import alone
+from trainer.inputs.data import Data
+from trainer.inputs.labels import PhotoSet
+from trainer.inputs.mix import Mix
+from trainer.inputs.sampler import SamplerError
+from trainer.inputs.sampler_pk import PkPlan
+from trainer.losses.build_objective import build_objective, build_plan
+from trainer.losses.heads import CONSTANTS, HeadLoss
+from trainer.losses.margin import NO_INSTANCE, Divisor
+from trainer.losses.negatives import Negatives
+from trainer.losses.objective import (
+    MARGIN_ALONE,
+    MarginSettings,
+    Objective,
+    ObjectiveError,
+    PairTerm,
+)
+from trainer.losses.pair_losses import OF_CLASSES, PairLossError, build_pair_loss
 from trainer.settings import TrainConfig
 from trainer.settings_loss import PAIR_LOSSES, weighted_loss
 

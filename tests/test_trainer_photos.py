@@ -16,16 +16,17 @@ from trainer_fixtures import draw_flat, draw_small
 
 from multigrain.photo import open_photo
 from multigrain.transforms import Pixels
-from trainer.augment import Augmentation, random_view
-from trainer.bad_photos import BadPhotos, BadPhotosError
-from trainer.labels import (
+from trainer.engine.processes import alone
+from trainer.inputs.augment import Augmentation, random_view
+from trainer.inputs.bad_photos import BadPhotos, BadPhotosError
+from trainer.inputs.labels import (
     LabelsError,
     PhotoSet,
     read_photo_set,
     split_by_hash,
     with_classes_of,
 )
-from trainer.loading import (
+from trainer.inputs.loading import (
     BadPhoto,
     LoadingError,
     Steps,
@@ -33,9 +34,8 @@ from trainer.loading import (
     batch_loader,
     threaded_batches,
 )
-from trainer.photos import PhotoListError, find_photos, paths_of
-from trainer.processes import alone
-from trainer.sampler import BatchPlan, Draw
+from trainer.inputs.photos import PhotoListError, find_photos, paths_of
+from trainer.inputs.sampler import BatchPlan, Draw
 from trainer.scenes import draw_photo
 
 

@@ -12,8 +12,8 @@ from multigrain.backbone import Backbone, build_backbone
 from multigrain.checkpoint import load_checkpoint
 from multigrain.config import ConfigError
 from multigrain.files import sha256_of
-from trainer.fit_whitening import FitError, safe_dim
-from trainer.labels import PhotoSet
+from trainer.finishing.fit_whitening import FitError, safe_dim
+from trainer.inputs.labels import PhotoSet
 from trainer.out_file import OutFileError
 from trainer.pretrained import PretrainedConfig, make_pretrained
 from trainer.whiten import WhitenConfig, whiten
@@ -199,7 +199,7 @@ def _first_hits(model: nn.Module, test_data: Path) -> float:
     import csv
 
     from multigrain.transforms import Preprocessing
-    from trainer.reading import prepared_batches, prepared_photo
+    from trainer.inputs.reading import prepared_batches, prepared_photo
 
     with (test_data / "instances" / "gallery.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["instance"]]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from trainer_fixtures import draw_flat
 
-import trainer.margin
+import trainer.losses.margin
 from multigrain.classifier import CosineClassifier
 from multigrain.cpus import num_cpus
 from multigrain.document import plain_document
@@ -20,22 +20,26 @@ from multigrain.engine import DeviceError
 from multigrain.model import MultiGrain
 from multigrain.pooling import GeM
 from multigrain.transforms import Preprocessing
-from trainer.build_objective import _distributed
-from trainer.fit_whitening import whiten_on
-from trainer.gather import gather_rows, own_slice
-from trainer.heads import Constants, HeadLoss
-from trainer.labels import PhotoSet
-from trainer.margin import Divisor
-from trainer.mix import Mix
-from trainer.negatives import Negatives
-from trainer.objective import MARGIN_ALONE, MarginSettings, Objective, PairTerm
-from trainer.pair_losses import OF_CLASSES, build_pair_loss
-from trainer.processes import Processes, alone, joined_processes
+from trainer.engine.processes import Processes, alone, joined_processes
+from trainer.finishing.fit_whitening import whiten_on
+from trainer.inputs.labels import PhotoSet
+from trainer.inputs.mix import Mix
+from trainer.losses.build_objective import _distributed
+from trainer.losses.gather import gather_rows, own_slice
+from trainer.losses.heads import Constants, HeadLoss
+from trainer.losses.margin import Divisor
+from trainer.losses.negatives import Negatives
+from trainer.losses.objective import MARGIN_ALONE, MarginSettings, Objective, PairTerm
+from trainer.losses.pair_losses import OF_CLASSES, build_pair_loss
 from trainer.settings_loss import PAIR_LOSSES
 
 NUM_VIEWS = 12
 WORLDS = (3, 2)
-PRELOADED = ["trainer.build_objective", "trainer.fit_whitening", "pytorch_metric_learning.losses"]
+PRELOADED = [
+    "trainer.losses.build_objective",
+    "trainer.finishing.fit_whitening",
+    "pytorch_metric_learning.losses",
+]
 Gradients = dict[str, Tensor]
 
 # Loss settings that several processes must share out like one.
@@ -167,10 +171,10 @@ def one_of(rank: int, world: int, folder: str) -> None:
     def local_count(count: Tensor) -> Tensor:
         return count.detach() * world
 
-    counted = trainer.margin.sum_over_processes
-    trainer.margin.sum_over_processes = local_count
+    counted = trainer.losses.margin.sum_over_processes
+    trainer.losses.margin.sum_over_processes = local_count
     wrong = gradients_of(DistributedDataParallel(objective()), rows)
-    trainer.margin.sum_over_processes = counted
+    trainer.losses.margin.sum_over_processes = counted
     gathered = gather_rows(torch.arange(3 * rank + 1))
     said = said_of_whitening(Path(folder, "photos"), rank) if world == 2 else []
     if rank == 0:

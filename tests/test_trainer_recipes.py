@@ -9,7 +9,7 @@ from trainer_fixtures import draw_small
 
 from multigrain.checkpoint import load_checkpoint
 from multigrain.config import load_config
-from trainer.processes import alone
+from trainer.engine.processes import alone
 from trainer.settings import TrainConfig
 from trainer.train import train
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from trainer.exponent_choice import Choice, Trial
-from trainer.report import main, write_report
-from trainer.report_curves import curves, read_metrics
-from trainer.report_data import (
+from trainer.finishing.exponent_choice import Choice, Trial
+from trainer.finishing.report_curves import curves, read_metrics
+from trainer.finishing.report_data import (
     REPORT_DATA,
     Histogram,
     Query,
@@ -23,7 +22,8 @@ from trainer.report_data import (
     read_report_data,
     write_report_data,
 )
-from trainer.report_svg import Axis, Line, bar_chart, line_chart, number_text
+from trainer.finishing.report_svg import Axis, Line, bar_chart, line_chart, number_text
+from trainer.report import main, write_report
 
 EVIL = "<script>alert('&\"')</script>"
 PIXEL = "data:image/jpeg;base64,AAAA"

@@ -16,13 +16,13 @@ import torch
 from trainer_fixtures import draw_small
 from trainer_parts import parts_of
 
-from trainer.loading import Batch
-from trainer.loop import Loop
-from trainer.processes import alone
-from trainer.runfolder import DamagedStateError, Retention, RunFolder, RunFolderError
-from trainer.saving import HostCopies, StateWriter
+from trainer.engine.loop import Loop
+from trainer.engine.processes import alone
+from trainer.engine.runfolder import DamagedStateError, Retention, RunFolder, RunFolderError
+from trainer.engine.saving import HostCopies, StateWriter
+from trainer.engine.signals import stop_on_signals
+from trainer.inputs.loading import Batch
 from trainer.settings import TrainConfig
-from trainer.signals import stop_on_signals
 from trainer.train import train
 
 LIVES = Path(__file__).with_name("trainer_lives.py")

@@ -21,13 +21,13 @@ from trainer_parts import parts_of
 from multigrain.checkpoint import load_checkpoint
 from multigrain.config import ConfigError
 from multigrain.transforms import Preprocessing
-from trainer.data import DataError
-from trainer.finish import FinishError
-from trainer.fit_whitening import FitError
-from trainer.guard import DivergedError
-from trainer.loading import Batch
-from trainer.processes import alone
-from trainer.runfolder import RunFolder, RunFolderError
+from trainer.engine.guard import DivergedError
+from trainer.engine.processes import alone
+from trainer.engine.runfolder import RunFolder, RunFolderError
+from trainer.finishing.finish import FinishError
+from trainer.finishing.fit_whitening import FitError
+from trainer.inputs.data import DataError
+from trainer.inputs.loading import Batch
 from trainer.settings import LARGEST_SIDE, SMALLEST_SIDE, TrainConfig
 from trainer.train import run_among, train
 from trainer.whiten import WhitenConfig, whiten
@@ -232,7 +232,7 @@ def test_help_answers_in_less_than_a_second_of_computing(tmp_path: Path) -> None
 
 def test_every_setting_is_read_by_some_part() -> None:
     """No flag is there for show."""
-    sources = "".join(path.read_text() for path in TRAIN.parent.glob("*.py"))
+    sources = "".join(path.read_text() for path in TRAIN.parent.rglob("*.py"))
     read = set(re.findall(r"\b(?:config|settings)\.(\w+)", sources))
     assert [name for name in TrainConfig.model_fields if name not in read] == []
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.sampler import BatchPlan, Draw, SamplerError
-from trainer.sampler_pk import PkPlan
+from trainer.inputs.sampler import BatchPlan, Draw, SamplerError
+from trainer.inputs.sampler_pk import PkPlan
 
 # Time is no property of a plan, and a busy machine is slow.
 few = settings(max_examples=30, deadline=None)

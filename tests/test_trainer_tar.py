@@ -11,8 +11,8 @@ from trainer_fixtures import draw_small
 
 from multigrain.photo import PhotoError
 from multigrain.photo_list import PhotoListError
-from trainer.labels import read_photos
-from trainer.tar_shards import TarError, read_tar
+from trainer.inputs.labels import read_photos
+from trainer.inputs.tar_shards import TarError, read_tar
 
 
 @pytest.fixture(autouse=True)

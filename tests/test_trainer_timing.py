@@ -14,7 +14,7 @@ from multigrain.config import ConfigError
 from multigrain.model import MultiGrain
 from multigrain.pooling import GeM
 from trainer import timing
-from trainer.complexity import Complexity, complexity_of
+from trainer.models.complexity import Complexity, complexity_of
 from trainer.timing import TimingConfig, measure
 
 

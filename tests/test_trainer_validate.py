@@ -11,10 +11,10 @@ from multigrain.document import Document, plain_document
 from multigrain.metrics import MetricError, average_precision, positive_ranks
 from multigrain.model import MultiGrain
 from multigrain.transforms import Preprocessing
-from trainer.copies import COPIES_PER_PHOTO, Picture, copies_of, prepared_picture
-from trainer.labels import PhotoSet, read_photo_set
+from trainer.finishing.copies import COPIES_PER_PHOTO, Picture, copies_of, prepared_picture
+from trainer.finishing.validate import validate
+from trainer.inputs.labels import PhotoSet, read_photo_set
 from trainer.speech import say_nothing
-from trainer.validate import validate
 
 SMALL = Preprocessing(size=32, rule="whole")
 

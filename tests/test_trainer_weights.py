@@ -16,8 +16,8 @@ from multigrain.checkpoint import save_checkpoint
 from multigrain.document import ClassifierSpec, Document, EmbeddingSpec, plain_document
 from multigrain.model import MultiGrain
 from multigrain.transforms import Preprocessing
+from trainer.models.weights import WeightsError, load_weights
 from trainer.pretrained import PretrainedConfig, make_pretrained
-from trainer.weights import WeightsError, load_weights
 
 SMALL = "squeezenet1_1"
 
@@ -245,7 +245,7 @@ def test_weights_by_tag_come_from_timm(monkeypatch: pytest.MonkeyPatch) -> None:
         assert pretrained
         return build_backbone("timm:test_resnet").body
 
-    monkeypatch.setattr("trainer.weights_sources.create_timm", create)
+    monkeypatch.setattr("trainer.models.weights_sources.create_timm", create)
     model = model_of("timm:test_resnet")
     origin = load_weights(model, "r160_in1k", say=lambda _: None)
     assert asked == ["test_resnet.r160_in1k"]
@@ -254,6 +254,6 @@ def test_weights_by_tag_come_from_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_network(name: str, *, pretrained: bool) -> Any:
         raise ConnectionError(f"{name} {pretrained}")
 
-    monkeypatch.setattr("trainer.weights_sources.create_timm", no_network)
+    monkeypatch.setattr("trainer.models.weights_sources.create_timm", no_network)
     with pytest.raises(WeightsError, match="cannot be downloaded"):
         load_weights(model, "DEFAULT", say=lambda _: None)

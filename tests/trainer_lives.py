@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from trainer.processes import alone
+from trainer.engine.processes import alone
 from trainer.settings import TrainConfig
 from trainer.train import train
 

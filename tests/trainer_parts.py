@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 
-from trainer.assemble import build_loop, prepare_model
-from trainer.build_model import build_model
-from trainer.build_objective import build_objective, build_plan
-from trainer.data import build_batches, build_device_part, read_data
-from trainer.loading import Batch
-from trainer.loop import Loop
-from trainer.processes import alone
-from trainer.resume import open_folder, resume
+from trainer.engine.assemble import build_loop, prepare_model
+from trainer.engine.loop import Loop
+from trainer.engine.processes import alone
+from trainer.engine.resume import open_folder, resume
+from trainer.inputs.data import build_batches, build_device_part, read_data
+from trainer.inputs.loading import Batch
+from trainer.losses.build_objective import build_objective, build_plan
+from trainer.models.build_model import build_model
 from trainer.settings import TrainConfig
 from trainer.speech import say_nothing
 

@@ -46,8 +46,8 @@ def main() -> int:
         CacheConfig, prog=PROG, description=__doc__ or "", argv=sys.argv[1:], environ=os.environ
     )
     from multigrain.cpus import num_cpus
-    from trainer.cache_builder import CacheSettings, build_cache
-    from trainer.labels import read_joined
+    from trainer.inputs.cache_builder import CacheSettings, build_cache
+    from trainer.inputs.labels import read_joined
     from trainer.speech import say
 
     joined = read_joined(config.data, say=say)

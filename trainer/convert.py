@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from multigrain.document import Document
-    from trainer.foreign import Foreign
+    from trainer.models.foreign import Foreign
 
 PROG = "python -m trainer.convert"
 
@@ -66,9 +66,9 @@ def convert(config: ConvertConfig) -> Path:
     from multigrain.classifier import LinearClassifier
     from multigrain.model import MultiGrain
     from multigrain.pooling import build_pooling
-    from trainer import foreign
-    from trainer.model_parts import check_shapes
-    from trainer.weights_sources import read_tensors
+    from trainer.models import foreign
+    from trainer.models.model_parts import check_shapes
+    from trainer.models.weights_sources import read_tensors
 
     check_out_file(config.out)
     tensors = foreign.tensors_in(read_tensors(config.weights))
@@ -93,8 +93,13 @@ def convert(config: ConvertConfig) -> Path:
 def _document(config: ConvertConfig) -> "Document":
     from multigrain.document import Document, EmbeddingSpec
     from multigrain.files import sha256_of
-    from trainer.model_parts import backbone_spec, pooling_spec, preprocessing_of, software_of
-    from trainer.weights_sources import printable
+    from trainer.models.model_parts import (
+        backbone_spec,
+        pooling_spec,
+        preprocessing_of,
+        software_of,
+    )
+    from trainer.models.weights_sources import printable
 
     trunk = backbone_spec(config.backbone)
     origin = {"weights": printable(config.weights), "weights_sha256": sha256_of(config.weights)}
@@ -120,7 +125,7 @@ def _with_classes(
     config: ConvertConfig, document: "Document", classifier: "dict[str, Tensor]"
 ) -> "Document":
     from multigrain.document import ClassifierSpec
-    from trainer.foreign import class_names_for
+    from trainer.models.foreign import class_names_for
 
     if config.class_names is None:
         return document

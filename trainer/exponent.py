@@ -16,8 +16,8 @@ from trainer.speech import say
 if TYPE_CHECKING:
     from multigrain.checkpoint import Checkpoint
     from multigrain.document import Document
-    from trainer.labels import PhotoSet
-    from trainer.processes import Processes
+    from trainer.engine.processes import Processes
+    from trainer.inputs.labels import PhotoSet
 
 PROG = "python -m trainer.exponent"
 
@@ -60,10 +60,10 @@ def find(config: ExponentConfig) -> Path:
     whitened checkpoint without photos to fit the whitening on again.
     """
     from multigrain.checkpoint import load_checkpoint, save_checkpoint
-    from trainer.exponent_grid import find_exponents
-    from trainer.exponent_use import set_exponent
-    from trainer.labels import read_photos
-    from trainer.processes import alone
+    from trainer.engine.processes import alone
+    from trainer.finishing.exponent_grid import find_exponents
+    from trainer.finishing.exponent_use import set_exponent
+    from trainer.inputs.labels import read_photos
 
     check_out_file(config.out)
     checkpoint = load_checkpoint(config.checkpoint)
@@ -138,8 +138,8 @@ def _without_whitening(checkpoint: "Checkpoint") -> "Document":
 def _whitened_again(
     config: ExponentConfig, checkpoint: "Checkpoint", document: "Document", processes: "Processes"
 ) -> "Document":
-    from trainer.fit_whitening import whiten_on
-    from trainer.labels import read_photos
+    from trainer.finishing.fit_whitening import whiten_on
+    from trainer.inputs.labels import read_photos
 
     before = checkpoint.document.embedding.whitening
     return whiten_on(

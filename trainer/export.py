@@ -60,8 +60,8 @@ def export(config: ExportConfig) -> Path:
     """
     from multigrain.checkpoint import load_checkpoint
     from multigrain.files import write_via_temporary
-    from trainer import export_check, export_graph
-    from trainer.labels import read_photos
+    from trainer.inputs.labels import read_photos
+    from trainer.models import export_check, export_graph
 
     check_out_file(config.out)
     if config.format == "onnx":

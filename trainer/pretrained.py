@@ -8,8 +8,8 @@ from typing import Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from multigrain.config import Config, load_config, run_main
+from trainer.inputs.photos import paths_of
 from trainer.out_file import check_out_file
-from trainer.photos import paths_of
 from trainer.settings_data import LARGEST_SIDE, SMALLEST_SIDE
 from trainer.settings_finish import WHITEN_FLOOR, WHITEN_POWER
 from trainer.settings_model import Pooling
@@ -99,17 +99,17 @@ def make_pretrained(config: PretrainedConfig) -> Path:
     from multigrain.checkpoint import save_checkpoint
     from multigrain.document import Document, EmbeddingSpec
     from multigrain.model import MultiGrain
-    from trainer.fit_whitening import whiten_on
-    from trainer.labels import PhotoSet
-    from trainer.model_parts import (
+    from trainer.engine.processes import alone
+    from trainer.finishing.fit_whitening import whiten_on
+    from trainer.inputs.labels import PhotoSet
+    from trainer.models.model_parts import (
         backbone_spec,
         check_shapes,
         pooling_spec,
         preprocessing_of,
         software_of,
     )
-    from trainer.processes import alone
-    from trainer.weights import load_weights
+    from trainer.models.weights import load_weights
 
     check_out_file(config.out)
     trunk = backbone_spec(config.backbone, last_stride=config.last_stride, tokens=config.tokens)

@@ -38,11 +38,11 @@ def draw_preview(config: PreviewConfig) -> Path:
     import torch
 
     from multigrain.files import write_via_temporary
-    from trainer.augment import Augmentation
-    from trainer.data import device_part_of
-    from trainer.labels import read_photos
-    from trainer.loading import ViewsDataset, collate
-    from trainer.sampler import Draw
+    from trainer.inputs.augment import Augmentation
+    from trainer.inputs.data import device_part_of
+    from trainer.inputs.labels import read_photos
+    from trainer.inputs.loading import ViewsDataset, collate
+    from trainer.inputs.sampler import Draw
     from trainer.speech import say
 
     photos = read_photos(config.data, say=say)

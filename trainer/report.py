@@ -27,9 +27,9 @@ def write_report(run: Path, out: Path | None = None) -> Path:
 
     Raises ReportError for a folder without a run, and for a damaged report.json.
     """
-    from trainer.report_curves import curves, read_metrics
-    from trainer.report_data import REPORT_DATA, ReportError, read_report_data
-    from trainer.report_page import page
+    from trainer.finishing.report_curves import curves, read_metrics
+    from trainer.finishing.report_data import REPORT_DATA, ReportError, read_report_data
+    from trainer.finishing.report_page import page
 
     if not (run / "config.yaml").exists():
         raise ReportError(f"no run in {run}: there is no config.yaml, give --run the run's folder")

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from multigrain.config import Config, load_config, run_main
 from multigrain.progress import Progress
-from trainer.drawing import CANVAS_SIDE, OBJECTS, colour, draw_object, look
+from trainer.inputs.drawing import CANVAS_SIDE, OBJECTS, colour, draw_object, look
 from trainer.seeds import seed_of
 
 JPEG_QUALITY = 88

@@ -5,9 +5,9 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from multigrain.config import Config
-from trainer.best import Mode
 from trainer.duration import DurationText, LengthText, SpanText
-from trainer.schedule import Schedule
+from trainer.engine.best import Mode
+from trainer.engine.schedule import Schedule
 
 OPTIMISERS = ("sgd", "adam", "adamw", "rmsprop")
 TIMM = "timm:"

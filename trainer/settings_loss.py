@@ -9,7 +9,7 @@ from multigrain.config import Config
 
 Negatives = Literal["uniform", "distance", "hard", "reference"]
 
-# `margin` is ours; the others are built by trainer/pair_losses.py.
+# `margin` is ours; the others are built by trainer/losses/pair_losses.py.
 PAIR_LOSSES = (
     "margin", "triplet", "triplet-soft", "contrastive", "circle", "multi-similarity",
     "supcon", "nt-xent", "proxy-anchor", "proxy-nca",

@@ -17,7 +17,7 @@ from trainer.speech import say
 
 if TYPE_CHECKING:
     from multigrain.model import MultiGrain
-    from trainer.numerics import Numerics
+    from trainer.engine.numerics import Numerics
 
 PROG = "python -m trainer.timing"
 
@@ -69,9 +69,9 @@ def measure(config: TimingConfig) -> dict[str, Any]:
     """Count and time; milliseconds a batch in `*_ms`, each with median, low and high quartile."""
     import torch
 
-    from trainer.complexity import complexity_of
-    from trainer.numerics import numerics_of
-    from trainer.processes import alone
+    from trainer.engine.numerics import numerics_of
+    from trainer.engine.processes import alone
+    from trainer.models.complexity import complexity_of
 
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
@@ -91,7 +91,7 @@ def _model(config: TimingConfig) -> "MultiGrain":
     from multigrain.checkpoint import load_checkpoint
     from multigrain.document import ClassifierSpec, Document, EmbeddingSpec
     from multigrain.model import MultiGrain
-    from trainer.model_parts import backbone_spec, preprocessing_of
+    from trainer.models.model_parts import backbone_spec, preprocessing_of
 
     if config.checkpoint is not None:
         return load_checkpoint(config.checkpoint).model
@@ -110,7 +110,7 @@ def _model(config: TimingConfig) -> "MultiGrain":
 def _times(config: TimingConfig, model: "MultiGrain", numerics: "Numerics") -> dict[str, Any]:
     import torch
 
-    from trainer import timing_parts
+    from trainer.models import timing_parts
 
     runs, device = config.runs, numerics.device
     shape = (config.batch_size, 3, config.size, config.size)
@@ -146,9 +146,9 @@ def _times(config: TimingConfig, model: "MultiGrain", numerics: "Numerics") -> d
 
 def _batches(config: TimingConfig) -> Any:
     """Load batches exactly as the training program would."""
-    from trainer.build_objective import build_plan
-    from trainer.data import build_batches, read_data
-    from trainer.processes import alone
+    from trainer.engine.processes import alone
+    from trainer.inputs.data import build_batches, read_data
+    from trainer.losses.build_objective import build_plan
     from trainer.settings import TrainConfig
 
     training = TrainConfig(

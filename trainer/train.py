@@ -16,23 +16,23 @@ from multigrain.config import load_config, run_main
 from trainer.settings import TrainConfig
 
 if TYPE_CHECKING:
-    from trainer.processes import Processes
+    from trainer.engine.processes import Processes
 
 PROG = "trainer/train.py"
 
 
 def train(config: TrainConfig, processes: "Processes") -> Path | None:
     """Train, whiten and write the checkpoint; return its path, None when stopped by a signal."""
-    from trainer.assemble import build_loop, prepare_model
-    from trainer.build_model import build_model
-    from trainer.build_objective import build_objective, build_plan
-    from trainer.compiling import eager_when
-    from trainer.data import build_batches, build_device_part, read_data
-    from trainer.dry_run import dry_run
-    from trainer.environment import describe_environment
-    from trainer.finish import Trained, finish, plan_finish, training_of
-    from trainer.logbook import TrainLog
-    from trainer.resume import open_folder, resume
+    from trainer.engine.assemble import build_loop, prepare_model
+    from trainer.engine.compiling import eager_when
+    from trainer.engine.dry_run import dry_run
+    from trainer.engine.environment import describe_environment
+    from trainer.engine.logbook import TrainLog
+    from trainer.engine.resume import open_folder, resume
+    from trainer.finishing.finish import Trained, finish, plan_finish, training_of
+    from trainer.inputs.data import build_batches, build_device_part, read_data
+    from trainer.losses.build_objective import build_objective, build_plan
+    from trainer.models.build_model import build_model
     from trainer.speech import say, say_nothing
 
     tell = TrainLog(say if processes.is_first else say_nothing)
@@ -85,7 +85,7 @@ def main() -> int:
 
 def run_among(config: TrainConfig, environ: Mapping[str, str]) -> int:
     """Train among the processes that the environment tells of; return the exit status."""
-    from trainer.processes import joined_processes, reported
+    from trainer.engine.processes import joined_processes, reported
 
     def among() -> int:
         with joined_processes(

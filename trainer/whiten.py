@@ -62,10 +62,10 @@ def whiten(config: WhitenConfig) -> Path:
     An earlier whitening is replaced. Its scores are no longer the model's and are dropped.
     """
     from multigrain.checkpoint import load_checkpoint, save_checkpoint
-    from trainer.exponent_use import set_exponent
-    from trainer.fit_whitening import whiten_on
-    from trainer.labels import read_photos
-    from trainer.processes import alone
+    from trainer.engine.processes import alone
+    from trainer.finishing.exponent_use import set_exponent
+    from trainer.finishing.fit_whitening import whiten_on
+    from trainer.inputs.labels import read_photos
 
     check_out_file(config.out)
     checkpoint = load_checkpoint(config.checkpoint)

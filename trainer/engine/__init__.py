@@ -1,0 +1,1 @@
+"""Steps, numerics, checkpoints, log."""

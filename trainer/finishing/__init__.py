@@ -1,0 +1,1 @@
+"""From trained weights to a checkpoint in use, and its report."""

@@ -1,0 +1,1 @@
+"""Photos: sources, splits, batches, views."""

@@ -1,0 +1,55 @@
+"""Keep account of training photos that cannot be read, over all processes."""
+
+from collections.abc import Iterable
+
+from multigrain.errors import MultiGrainError
+from trainer.engine.processes import Processes
+from trainer.inputs.labels import PhotoSet
+from trainer.inputs.loading import BadPhoto
+
+
+class BadPhotosError(MultiGrainError):
+    """More unreadable photos than a run accepts."""
+
+
+class BadPhotos:
+    """The unreadable photos found so far: each once, the same on every process."""
+
+    def __init__(self, photos: PhotoSet, *, max_share: float) -> None:
+        self._photos = photos
+        # One is always allowed: in a small folder it alone is more than any sensible share.
+        self._most = max(1, int(max_share * len(photos.names)))
+        self._known: dict[int, str] = {}
+        self._new: dict[int, str] = {}
+
+    def state(self) -> list[tuple[int, str]]:
+        """Return what is known, for a checkpoint."""
+        return sorted(self._known.items())
+
+    def restore(self, state: Iterable[tuple[int, str]]) -> None:
+        """Take up what an interrupted run knew."""
+        self._known = dict(state)
+
+    def note(self, bad: Iterable[BadPhoto]) -> bool:
+        """Remember what this process found; return whether any of it is new."""
+        found = {photo.photo_id: photo.reason for photo in bad}
+        self._new |= {key: found[key] for key in found.keys() - self._known.keys()}
+        return bool(self._new)
+
+    def share(self, processes: Processes) -> str:
+        """Exchange the new ones and return the text of bad_images.txt.
+
+        Raises BadPhotosError, on every process, when there are too many.
+        """
+        for found in processes.gather(self._new):
+            self._known |= found
+        self._new = {}
+        lines = [f"{self._photos.names[key]}\t{self._known[key]}" for key in sorted(self._known)]
+        if len(lines) > self._most:
+            raise BadPhotosError(
+                f"{len(lines)} of {len(self._photos.names)} photos cannot be read, more than "
+                f"--max-bad-share allows ({self._most}); the first: {lines[0]}"
+            )
+        text = "".join(f"{line}\n" for line in lines)
+        # A photo's name need not be UTF-8; the list is.
+        return text.encode(errors="backslashreplace").decode()
