@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from safetensors.torch import load_file
 from torch import Tensor
 from trainer_fixtures import draw_small
 
@@ -16,12 +17,14 @@ from multigrain.checkpoint import load_checkpoint
 from multigrain.config import ConfigError
 from multigrain.document import Document, EmbeddingSpec, TrainingSpec, plain_document
 from multigrain.model import MultiGrain
+from multigrain.pooling import SMALLEST_P
 from multigrain.transforms import Preprocessing
 from trainer.engine.processes import Processes, alone
 from trainer.engine.runfolder import RunFolder
 from trainer.finishing.copies import COPIES_PER_PHOTO
 from trainer.finishing.exponent_choice import Choice
 from trainer.finishing.exponent_grid import search_exponent
+from trainer.finishing.exponent_use import set_exponent
 from trainer.finishing.findings import FINISHED, PLAIN, Findings, evaluate
 from trainer.finishing.finish import (
     FinishError,
@@ -143,6 +146,27 @@ def test_without_a_report_no_pictures_are_kept(photos: PhotoSet, tmp_path: Path)
     assert [stage.stage for stage in data.stages] == ["trained", FINISHED]
     assert len(data.histograms) == 2
     assert not path.with_name("report.html").exists()
+
+
+def test_a_learned_exponent_below_the_smallest_is_kept_as_it_was_used(
+    photos: PhotoSet, tmp_path: Path
+) -> None:
+    """Tensor, document and loaded model agree, and embed as the trained model did."""
+    torch.manual_seed(0)
+    model = MultiGrain.build(small_document(photos), learnable_p=True).eval()
+    set_exponent(model, 0.02)
+    pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    with torch.inference_mode():
+        before = model(pixels).embedding
+    trained = Trained(model, small_document(photos), TRAINING, {})
+    plan = plan_for(photos, exponents=(), whitening=None, report=False)
+    path = finish(trained, plan, processes=alone(), run=RunFolder(tmp_path), say=say_nothing)
+    loaded, document, _ = load_checkpoint(path)
+    assert document.pooling.p == pytest.approx(SMALLEST_P)
+    assert float(loaded.pool.p or 0) == pytest.approx(SMALLEST_P)
+    assert load_file(path)["pool.p"] == loaded.pool.p
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded.eval()(pixels).embedding, before)
 
 
 def test_neighbours_are_right_by_class_and_by_original(whole: tuple[Path, ReportData]) -> None:

@@ -14,6 +14,7 @@ from trainer.engine.processes import Processes
 from trainer.engine.runfolder import RunFolder
 from trainer.finishing.exponent_choice import Choice
 from trainer.finishing.exponent_grid import find_exponents
+from trainer.finishing.exponent_use import set_exponent
 from trainer.finishing.findings import evaluate, spectrum_of
 from trainer.finishing.fit_whitening import FEWEST_PHOTOS, check_bearable, fit_on
 from trainer.finishing.report_data import (
@@ -134,6 +135,7 @@ def finish(
         _trained_document(trained),
         tuple[Choice, ...](),
     )
+    set_exponent(model, document.pooling.p)  # a learned one below the smallest in use
     _keep(run, model, document, processes)
     try:
         if plan.exponents:
