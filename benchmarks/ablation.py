@@ -1,4 +1,4 @@
-"""What each choice of training is worth: one factor at a time from the recipe `cpu-small`.
+"""What each choice of training is worth: one factor at a time, with the recipe `cpu-small`.
 
     python -m benchmarks.ablation --data DATA [--only NAME ...] [--seeds 0 1 2] [--no-train]
 

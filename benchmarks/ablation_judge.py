@@ -41,7 +41,7 @@ class WhiteningChoice(NamedTuple):
 
 
 PLAIN = WhiteningChoice(None)
-# For every run; the others for the recipe and the baseline alone.
+# For every run; the others for the base and the pretrained trunk alone.
 FEW_WHITENINGS = (PLAIN, WhiteningChoice(256, 0.25))
 WHITENINGS = (
     PLAIN,
