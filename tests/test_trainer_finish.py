@@ -33,6 +33,7 @@ from trainer.finishing.finish import (
     WhiteningPlan,
     finish,
     plan_finish,
+    plan_whitening,
 )
 from trainer.finishing.fit_whitening import FitError, fit_on
 from trainer.finishing.report_data import REPORT_DATA, ReportData, read_report_data
@@ -238,6 +239,52 @@ def test_the_plan_follows_the_settings(photos: PhotoSet) -> None:
     assert (unscored.exponents, unscored.whitening) == ((), None)
     with pytest.raises(FitError, match="whitening to 17 dimensions"):
         plan_finish(settings(photos, whiten_dim=17), data, document, say=say_nothing)
+
+
+def test_few_photos_are_whitened_only_when_asked(photos: PhotoSet) -> None:
+    """A quarter of them would keep too little; a small embedding needs fewer."""
+    many = photos.pick([number % 13 for number in range(128)])
+    said: list[str] = []
+
+    def plan_on(num_photos: int, *, feature_dim: int, dim: int | None) -> WhiteningPlan | None:
+        return plan_whitening(
+            many.pick(range(num_photos)),
+            feature_dim=feature_dim,
+            dim=dim,
+            most_photos=500,
+            power=0.5,
+            floor=1e-3,
+            say=said.append,
+        )
+
+    assert plan_on(128, feature_dim=512, dim=None)
+    assert plan_on(64, feature_dim=16, dim=None)
+    assert plan_on(127, feature_dim=512, dim=4)
+    assert said == []
+    assert plan_on(127, feature_dim=512, dim=None) is None
+    (line,) = said
+    assert line.startswith("no whitening: fitted on 127 photos, fewer than 128")
+
+
+def test_a_whitening_that_loses_neighbours_is_said(photos: PhotoSet) -> None:
+    """One dimension tells nothing apart: every embedding is 1 or -1."""
+    model, said = small_model(photos), list[str]()
+    fitted = fit_on(
+        model,
+        small_document(photos),
+        photos,
+        dim=1,
+        power=0.5,
+        floor=1e-3,
+        processes=alone(),
+        say=say_nothing,
+    )
+    found = evaluate(model, fitted.document, photos, processes=alone(), say=said.append)
+    assert found.metrics["copy_recall_at_1"] < found.stages[0].scores["copy_recall_at_1"]
+    assert "--resume auto --whiten-dim 0" in said[-1]
+    model.whiten = None
+    evaluate(model, small_document(photos), photos, processes=alone(), say=said.append)
+    assert said[-1].startswith("finished: ")
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def records_of(out: Path) -> list[dict[str, float]]:
 def test_two_steps_end_with_a_whitened_checkpoint(photos: Path, tmp_path: Path) -> None:
     """The checkpoint opens without the trainer, knows its classes, and embeds to unit rows."""
     path = train(
-        settings(photos, tmp_path / "run", duration="2step", learn_p=True, whiten_dim=None), alone()
+        settings(photos, tmp_path / "run", duration="2step", learn_p=True, whiten_dim=2), alone()
     )
     assert path == tmp_path / "run" / "model.safetensors"
     model, document, _ = load_checkpoint(path)
@@ -83,7 +83,7 @@ def test_two_steps_end_with_a_whitened_checkpoint(photos: Path, tmp_path: Path) 
     assert document.classifier is not None
     assert document.classifier.class_names == ("00-house", "01-cup", "02-fish")
     assert document.embedding.whitening is not None
-    assert document.embedding.dim <= document.embedding.whitening.photos // 4
+    assert document.embedding.dim == 2
     assert document.training is not None
     assert document.training.steps == 2
     assert document.pooling.p == pytest.approx(float(model.pool.p))
@@ -240,7 +240,7 @@ def test_every_setting_is_read_by_some_part() -> None:
 def test_sigterm_saves_and_two_processes_finish_the_run(photos: Path, tmp_path: Path) -> None:
     """`python train.py` exits 0 when terminated; `torchrun` goes on with two processes."""
     config = settings(
-        photos, tmp_path / "run", duration="16step", batch_size=12, whiten_dim=None, resume="auto"
+        photos, tmp_path / "run", duration="16step", batch_size=12, whiten_dim=2, resume="auto"
     )
     (tmp_path / "run.yaml").write_text(config.to_yaml())
     command = [TRAIN, "--config", tmp_path / "run.yaml"]
@@ -281,7 +281,7 @@ def test_run_among_reports_success(photos: Path, tmp_path: Path, capsys: Any) ->
         ({"whiten_dim": 600}, "the trunk has 512, choose at most that"),
         ({"whiten_dim": 9}, "needs more than 9 photos, there are 9"),
         ({"whiten_dim": 8, "whiten_photos": 8}, "needs more than 8 photos, there are 8"),
-        ({"whiten_dim": None, "whiten_photos": 7}, "7 readable photos are too few"),
+        ({"whiten_dim": 4, "whiten_photos": 7}, "7 readable photos are too few"),
     ],
 )
 def test_a_whitening_that_cannot_succeed_is_refused_before_the_first_step(
@@ -305,7 +305,7 @@ def test_a_finished_run_survives_a_failed_whitening(tmp_path: Path) -> None:
         (flat / f"photo-{number:03d}.jpg").write_bytes(b"no photo")
     changes: dict[str, Any] = {"duration": "1step", "val_fraction": 0.0, "max_bad_share": 1.0}
     with pytest.raises(FinishError, match="7 readable photos") as failed:
-        train(settings(flat, out, whiten_dim=None, **changes), alone())
+        train(settings(flat, out, whiten_dim=4, **changes), alone())
     kept = out / "unwhitened.safetensors"
     assert f"trainer.whiten --checkpoint {kept} --photos {flat} --out {out}" in str(failed.value)
     assert not (out / "model.safetensors").exists()

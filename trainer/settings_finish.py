@@ -39,7 +39,9 @@ class FinishSettings(Config):
         "[] in a file: keep --p",
     )
     whiten_dim: int | None = Field(
-        default=None, ge=0, description="0: none; unset: at most a quarter of the photos"
+        default=None,
+        ge=0,
+        description="0: none; unset: at most a quarter of the photos, none below 32",
     )
     whiten_photos: int = Field(
         default=20_000, ge=1, description="training photos to fit the whitening on, at most"

@@ -68,7 +68,27 @@ def evaluate(
     )
     for stage in stages:
         say(f"{stage.stage}: {', '.join(f'{n} {v:.4f}' for n, v in stage.scores.items())}")
+    if worse := _worse(stages):
+        say(worse)
     return _shown(parts[-1], photos, stages, processes)
+
+
+def _worse(stages: tuple[Scores, ...]) -> str:
+    """Return a line if the whitening has lowered the mean of the retrieval scores, else nothing.
+
+    The classifier reads what is not whitened, so its scores stay.
+    """
+    names = [name for name in ("copy_recall_at_1", "class_ap") if name in stages[0].scores]
+    before, after = (
+        sum(stage.scores[name] for name in names) / max(1, len(names))
+        for stage in (stages[0], stages[-1])
+    )
+    if after >= before:
+        return ""
+    return (
+        f"whitened, the model retrieves worse (mean of {', '.join(names)} {after:.4f}, before "
+        f"{before:.4f}): the same run with --resume auto --whiten-dim 0 ends without a whitening"
+    )
 
 
 def _shown(

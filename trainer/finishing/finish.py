@@ -16,7 +16,7 @@ from trainer.finishing.exponent_choice import Choice
 from trainer.finishing.exponent_grid import find_exponents
 from trainer.finishing.exponent_use import set_exponent
 from trainer.finishing.findings import evaluate, spectrum_of
-from trainer.finishing.fit_whitening import FEWEST_PHOTOS, check_bearable, fit_on
+from trainer.finishing.fit_whitening import check_bearable, fit_on, photos_wanted
 from trainer.finishing.report_data import (
     REPORT_DATA,
     ReportData,
@@ -96,17 +96,19 @@ def plan_whitening(
     floor: float,
     say: Say,
 ) -> WhiteningPlan | None:
-    """Return the plan, or None for `dim` 0 and for fewer than 8 photos without a `dim`.
+    """Return the plan, or None for `dim` 0 and, without a `dim`, for photos too few to bear 32.
 
     Raises FitError for a whitening that cannot succeed.
     """
     if dim == 0:
         return None
-    num_photos = len(photos.names)
-    if dim is None and num_photos < FEWEST_PHOTOS:
-        say(f"no whitening: {num_photos} photos are too few to fit one on")
+    taken = photos.pick(spread(len(photos.names), most_photos))
+    if dim is None and len(taken.names) < (wanted := photos_wanted(feature_dim)):
+        say(
+            f"no whitening: fitted on {len(taken.names)} photos, fewer than {wanted}, it would "
+            f"lose neighbours; --whiten-dim asks for it all the same"
+        )
         return None
-    taken = photos.pick(spread(num_photos, most_photos))
     check_bearable(dim=dim, feature_dim=feature_dim, num_photos=len(taken.names))
     return WhiteningPlan(taken, dim, power, floor)
 

@@ -21,6 +21,8 @@ from trainer.losses.gather import own_slice
 
 PHOTOS_PER_DIMENSION = 4
 FEWEST_PHOTOS = 8
+# Nine photos take an embedding from 512 dimensions to 2 and a third of its copies are lost.
+FEWEST_DIMENSIONS = 32
 
 
 # 16 rows at a time cost nine times as much; 1024 rows of 2048 dimensions are 8 MiB.
@@ -34,6 +36,11 @@ class FitError(MultiGrainError):
 def safe_dim(feature_dim: int, num_photos: int) -> int:
     """Return a whitening dimension that this many photos can bear, at least 1."""
     return max(1, min(feature_dim, num_photos // PHOTOS_PER_DIMENSION))
+
+
+def photos_wanted(feature_dim: int) -> int:
+    """Return how many photos bear a whitening that keeps enough dimensions."""
+    return PHOTOS_PER_DIMENSION * min(feature_dim, FEWEST_DIMENSIONS)
 
 
 def check_bearable(*, dim: int | None, feature_dim: int, num_photos: int) -> None:
@@ -117,6 +124,11 @@ def fit_on(
     whiten = whiten_along(axes, dim=kept, power=power, floor=floor)
     model.whiten = whiten.to(model.pixel_mean.device)
     say(f"whitening: {num_dims} -> {kept} dimensions, fitted on {moments.count} photos")
+    if dim is None and moments.count < (wanted := photos_wanted(num_dims)):
+        say(
+            f"so few photos whiten badly, and neighbours are lost: give {wanted} or more, or "
+            f"say the dimensions to keep"
+        )
     whitening = WhiteningSpec(
         in_=num_dims,
         out=kept,
