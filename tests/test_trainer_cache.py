@@ -4,10 +4,8 @@ import json
 import os
 import pickle
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,26 +93,80 @@ def test_unreadable_photos_are_left_out_and_listed(tmp_path: Path) -> None:
     assert "photo-003.jpg" not in names
 
 
-def test_a_killed_build_goes_on_and_its_finished_parts_stay(tmp_path: Path) -> None:
-    """Killed by the hardest signal between two parts; meanwhile the cache says it is unfinished."""
-    folder = draw_small(tmp_path / "photos", num_classes=12, instances=5)
-    out = tmp_path / "cache"
-    program = (
-        "import sys, trainer.inputs.cache_builder as builder, trainer.cache as cache\n"
-        "builder.PHOTOS_PER_PART = 5\n"
-        f"sys.argv[1:] = ['--data', {str(folder)!r}, '--out', {str(out)!r}, '--side', '32']\n"
-        "cache.main()\n"
+def test_what_changed_at_the_source_is_written_again(tmp_path: Path) -> None:
+    """A photo, a repaired one, or its split; the parts of the others stay."""
+    folder, out = draw_flat(tmp_path / "flat", num_photos=12), tmp_path / "cache"
+    (folder / "photo-011.jpg").write_bytes(b"no photo")
+    rows = [{"path": f"flat/photo-{n:03d}.jpg", "split": "train", "group": None} for n in range(12)]
+    manifest = tmp_path / "l.jsonl"
+
+    def written() -> str:
+        manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return build(manifest, out)[0].split(", ")[1]
+
+    assert written() == "3 of them written now"
+    assert written() == "0 of them written now"
+    (folder / "photo-011.jpg").write_bytes((folder / "photo-001.jpg").read_bytes())
+    Image.new("RGB", (40, 40), (250, 0, 0)).save(folder / "photo-000.jpg")
+    assert written() == "2 of them written now"
+    rows[6]["split"] = "val"
+    assert written() == "1 of them written now"
+    joined = read_joined([out], say=pytest.fail)
+    assert joined.splits[5:8] == ("train", "val", "train")
+    assert np.asarray(joined.photos.image(0, min_side=8), float)[0, 0] == pytest.approx(
+        [250, 0, 0], abs=3
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        deadline = time.monotonic() + 60
-        while not (out / "part-00002.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
+    assert len(joined.photos.names) == 12
+    assert (out / "bad_images.txt").read_text() == ""
+
+
+def test_a_photo_that_can_be_read_again_comes_in_though_its_file_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a disk that failed for a while."""
+    folder, out = draw_flat(tmp_path / "flat", num_photos=3), tmp_path / "cache"
+    image = PhotoSet.image
+
+    def failing(photos: PhotoSet, photo_id: int, *, min_side: int) -> Image.Image:
+        if photo_id == 1:
+            raise PhotoError("photo_unreadable", "the disk is away")
+        return image(photos, photo_id, min_side=min_side)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PhotoSet, "image", failing)
+        build(folder, out)
+    assert len(read_photos([out], say=pytest.fail).names) == 2
+    build(folder, out)
+    assert len(read_photos([out], say=pytest.fail).names) == 3
+
+
+def _build_and_die(folder: Path, out: Path) -> None:
+    """Build until the fourth part is begun."""
+    write = cache_builder._write_part
+
+    def write_or_die(file: Path, *arguments: Any, **named: Any) -> None:
+        if file.name == "part-00003.bin":
+            file.write_bytes(b"half a part")
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(file, *arguments, **named)
+
+    try:
+        cache_builder._write_part = write_or_die
+        build(folder, out)
+    finally:
+        os._exit(1)
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_a_killed_build_goes_on_and_its_finished_parts_stay(tmp_path: Path) -> None:
+    """Killed by the hardest signal within a part; meanwhile the cache says it is unfinished."""
+    folder = draw_small(tmp_path / "photos", num_classes=3, instances=5)
+    out = tmp_path / "cache"
+    child = os.fork()  # a new interpreter would take longer than all the rest
+    if child == 0:
+        _build_and_die(folder, out)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     finished = {file: file.stat().st_ino for file in out.glob("part-0000[012].*")}
-    if (out / "cache.json").exists():
-        pytest.skip("this machine was done before the signal came")
     with pytest.raises(CacheError, match=r"unfinished: run trainer\.cache again"):
         read_photos([out], say=pytest.fail)
     build(folder, out)

@@ -1,5 +1,6 @@
 """Build a cache of resized photos, a part at a time: what is finished is never done again."""
 
+import hashlib
 import io
 import json
 import zlib
@@ -21,6 +22,7 @@ from trainer.inputs.cache_reader import (
     CachedPhoto,
     CacheError,
     Kind,
+    Part,
     part_file,
     read_document,
     read_part,
@@ -51,6 +53,7 @@ def build_cache(
 ) -> Path:
     """Write the cache into `out` and return it; begun before, it is finished or repaired.
 
+    A part is written again when a photo's file, its split or its group has changed since.
     Photos that cannot be read are left out, counted, and listed in `bad_images.txt`.
     Raises CacheError when `out` holds a cache of other photos or settings.
     """
@@ -58,14 +61,16 @@ def build_cache(
     document = {"format": FORMAT, **settings._asdict(), "digest": photos.digest()}
     _begin(out, document)
     num_parts = -(-len(photos.names) // PHOTOS_PER_PART)
-    progress, num_bytes = Progress(len(photos.names), "photos"), 0
+    progress, num_bytes, num_written = Progress(len(photos.names), "photos"), 0, 0
     bad: list[tuple[str, str]] = []
     for number in range(num_parts):
         ids = range(len(photos.names))[number * PHOTOS_PER_PART :][:PHOTOS_PER_PART]
-        part = read_part(out, number)
-        if part is None:
+        part, digest = read_part(out, number), _digest(joined, ids)
+        if part is None or part.digest != digest or _any_mended(joined, ids, part, settings):
+            num_written += 1
             resized = _resized(joined, ids, settings, num_threads)
-            _write_part(part_file(out, number), joined, resized, settings.kind, progress)
+            file = part_file(out, number)
+            _write_part(file, joined, resized, settings.kind, progress, digest=digest)
             part = read_part(out, number)
             assert part is not None
         bad += part.bad
@@ -79,7 +84,10 @@ def build_cache(
     atomic_write_text(out / COMPLETE, json.dumps(finished))
     (out / BUILDING).unlink(missing_ok=True)
     kept = len(photos.names) - len(bad)
-    say(f"{out}: {kept} photos in {num_parts} parts, {num_bytes / 1e6:.1f} MB")
+    say(
+        f"{out}: {kept} photos in {num_parts} parts, {num_written} of them written now, "
+        f"{num_bytes / 1e6:.1f} MB"
+    )
     if bad:
         say(f"{len(bad)} photos cannot be read and are left out: see {out / 'bad_images.txt'}")
     return out
@@ -100,8 +108,35 @@ def _begin(out: Path, document: dict[str, Any]) -> None:
             raise CacheError(f"{out}: holds a cache of {what}: give another --out, or remove it")
 
 
+def _digest(joined: Joined, ids: Iterable[int]) -> str:
+    """Hex SHA-256 of all that a part is made of."""
+    photos = joined.photos
+    groups = photos.groups or (None,) * len(photos.names)
+    rows = [(joined.splits[number], groups[number], photos.stamp(number)) for number in ids]
+    return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+
+def _any_mended(joined: Joined, ids: Iterable[int], part: Part, settings: CacheSettings) -> bool:
+    """Whether a photo that could not be read now can: a disk or a permission is no stamp's."""
+    bad = {name for name, _ in part.bad}
+    for photo_id in ids if bad else ():
+        if joined.photos.names[photo_id] in bad:
+            try:
+                joined.photos.image(photo_id, min_side=settings.side)
+            except PhotoError:
+                continue
+            return True
+    return False
+
+
 def _write_part(
-    file: Path, joined: Joined, items: Iterable[_Resized], kind: Kind, progress: Progress
+    file: Path,
+    joined: Joined,
+    items: Iterable[_Resized],
+    kind: Kind,
+    progress: Progress,
+    *,
+    digest: str,
 ) -> None:
     photos: list[CachedPhoto] = []
     bad: list[tuple[str, str]] = []
@@ -116,7 +151,7 @@ def _write_part(
                 photos.append(_row(joined, resized, offset, kind))
                 offset += len(resized.data)
             progress.update(resized.photo_id + 1)
-    text = json.dumps({"photos": photos, "bad": bad})
+    text = json.dumps({"photos": photos, "bad": bad, "digest": digest})
     atomic_write_text(file.with_suffix(".json"), text)
 
 

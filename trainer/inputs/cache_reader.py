@@ -12,6 +12,7 @@ from PIL import Image
 from multigrain.errors import MultiGrainError
 from multigrain.photo import PhotoError, open_photo
 from multigrain.transforms import Pixels
+from trainer.inputs.photo_set import stamp_of
 from trainer.inputs.photo_sources import Source
 
 FORMAT = 1
@@ -39,11 +40,15 @@ class CachedPhoto(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A file of photos, its index, and the photos that could not be read: (name, why)."""
+    """A file of photos, its index, and the photos that could not be read: (name, why).
+
+    `digest` is of what its photos were when it was written.
+    """
 
     file: Path
     photos: tuple[CachedPhoto, ...]
     bad: tuple[tuple[str, str], ...]
+    digest: str | None
 
 
 class CacheStore:
@@ -91,6 +96,11 @@ class CacheStore:
             self._map(number), np.uint8, count=photo.num_bytes, offset=photo.offset
         )
         return found.reshape(photo.height, photo.width, 3)
+
+    def stamp(self, item: int) -> str:
+        """Return the place in the part, and the part's size and time of change."""
+        number, photo = self._places[item]
+        return f"{photo.offset} {photo.num_bytes} {stamp_of(self._parts[number].file)}"
 
     def _map(self, number: int) -> mmap.mmap:
         if number not in self._maps:
@@ -158,7 +168,7 @@ def read_part(folder: Path, number: int) -> Part | None:
         whole = file.stat().st_size == sum(photo.num_bytes for photo in photos)
     except (KeyError, TypeError, ValueError, OSError):
         return None
-    return Part(file, photos, bad) if whole else None
+    return Part(file, photos, bad, document.get("digest")) if whole else None
 
 
 def read_document(file: Path) -> dict[str, Any] | None:

@@ -13,6 +13,15 @@ from multigrain.photo import open_photo
 from multigrain.transforms import Pixels
 
 
+def stamp_of(file: Path) -> str:
+    """Return a file's size and time of change; empty when it cannot be asked."""
+    try:
+        status = file.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
 class PhotoStore(Protocol):
     """Where photos lie: files, tar shards, a cache. Loading processes get a copy each."""
 
@@ -28,6 +37,9 @@ class PhotoStore(Protocol):
 
     def pixels(self, item: int, *, min_side: int) -> Pixels:
         """Return the same as uint8 [height, width, 3], not to be written to."""
+
+    def stamp(self, item: int) -> str:
+        """Return what changes when the photo's bytes do; empty when there is no file."""
 
 
 class FileStore(NamedTuple):
@@ -48,6 +60,10 @@ class FileStore(NamedTuple):
     def pixels(self, item: int, *, min_side: int) -> Pixels:
         """Decode one photo; raises PhotoError."""
         return np.array(self.image(item, min_side=min_side))
+
+    def stamp(self, item: int) -> str:
+        """Return the file's size and time of change."""
+        return stamp_of(self.root / self.names[item])
 
 
 class PhotoSet(NamedTuple):
@@ -95,6 +111,11 @@ class PhotoSet(NamedTuple):
         """
         store, item = (int(place) for place in self.places[photo_id])
         return self.stores[store].pixels(item, min_side=min_side)
+
+    def stamp(self, photo_id: int) -> str:
+        """Return what changes when the photo's bytes do."""
+        store, item = (int(place) for place in self.places[photo_id])
+        return self.stores[store].stamp(item)
 
     def digest(self) -> str:
         """Hex SHA-256 of names and classes: equal when ids mean the same photos."""

@@ -20,6 +20,7 @@ from multigrain.photo import PhotoError, open_photo
 from multigrain.photo_list import PhotoListError
 from multigrain.progress import Progress
 from multigrain.transforms import Pixels
+from trainer.inputs.photo_set import stamp_of
 from trainer.inputs.photo_sources import Say, Source
 from trainer.inputs.photos import has_photo_suffix
 from trainer.inputs.tar_index import Member, ShardIndexes
@@ -63,6 +64,11 @@ class TarStore(NamedTuple):
     def pixels(self, item: int, *, min_side: int) -> Pixels:
         """Decode one photo; raises PhotoError."""
         return np.array(self.image(item, min_side=min_side))
+
+    def stamp(self, item: int) -> str:
+        """Return the place in the shard, and the shard's size and time of change."""
+        shard, offset, num_bytes = self.places[item].tolist()
+        return f"{offset} {num_bytes} {stamp_of(self.shards[shard])}"
 
 
 def is_tar(source: Path) -> bool:
