@@ -122,11 +122,9 @@ class _CpuEngines:
         return TorchEngine(self._checkpoint.model, device="cpu", precision=self._precision)
 
     def openvino(self) -> Engine:
-        """The converted model; raises DeviceError when it is new and computes something else."""
-        is_new = not self._graph_file.exists()
-        converted = self._converted()
-        if is_new and not self._agree(self.torch(), converted):
-            shutil.rmtree(self._graph_file.parent, ignore_errors=True)
+        """The converted model; raises DeviceError when it computes something else."""
+        converted = self._checked()
+        if converted is None:
             raise DeviceError(
                 f"OpenVINO does not compute this model ({self._checkpoint.model.backbone.name}) "
                 f"as torch does in all of its shapes: use engine torch"
@@ -136,23 +134,42 @@ class _CpuEngines:
     def faster(self) -> Engine:
         """The engine recorded for this machine, or the faster of both, which is recorded."""
         chosen = self._recorded().get(self._machine())
-        if chosen == "openvino":
-            return self._converted()
-        reference = self.torch()
         if chosen == "torch":
-            return reference
+            return self.torch()
         try:
-            converted = self._converted()
-            winner = (
-                self._measure(reference, converted)
-                if self._agree(reference, converted)
-                else reference
-            )
+            converted = self._checked()
+            if converted is not None and chosen == "openvino":
+                return converted
+            reference = self.torch()
+            winner = reference if converted is None else self._measure(reference, converted)
         except RuntimeError as error:  # what OpenVINO raises for an operation it does not know
             logger.warning("OpenVINO cannot run this model, torch does: %s", error)
-            return reference
+            return self.torch()
         self._record(winner.name)
         return winner
+
+    def _checked(self) -> Engine | None:
+        """The converted model, or None, and no graph is kept, when it computes something else.
+
+        A graph counts as checked by a mark in its folder alone, written once it has agreed with
+        torch: a process that ends between conversion and comparison leaves an unchecked one.
+        """
+        converted = self._converted()
+        mark = self._graph_file.with_name(f"checked-{self._precision}")
+        if mark.exists():
+            return converted
+        agrees = False
+        try:
+            agrees = self._agree(self.torch(), converted)
+        finally:
+            if not agrees:
+                shutil.rmtree(self._graph_file.parent, ignore_errors=True)
+        if agrees and self._graph_file.exists():
+            try:
+                atomic_write_text(mark, "")
+            except OSError as error:
+                logger.warning("cannot keep that the model is checked: %s", error)
+        return converted if agrees else None
 
     def _converted(self) -> Engine:
         return OpenVINOEngine.open(

@@ -150,6 +150,34 @@ def test_a_damaged_cache_is_made_again(
     assert next(tmp_path.rglob("model.bin")).read_bytes() == whole
 
 
+def test_a_graph_counts_as_checked_only_once_it_agreed(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that a killed process left is compared again, and removed when it disagrees."""
+    pytest.importorskip("openvino", reason="the cpu extra is not installed")
+
+    def open_it(engine: str) -> Embedder:
+        return Embedder.open(tiny_checkpoint, device="cpu", engine=engine, cache_dir=tmp_path)
+
+    monkeypatch.setattr("multigrain.engine._NUM_TIMED_PHOTOS", 1)
+    monkeypatch.setattr("multigrain.engine._NUM_RUNS", 1)
+    open_it("auto")
+    (record_file,) = tmp_path.glob("*.choice.json")
+    record = json.loads(record_file.read_text())
+    record_file.write_text(json.dumps(dict.fromkeys(record, "openvino")))
+    agree = "multigrain.engine._CpuEngines._agree"
+    monkeypatch.setattr(agree, lambda *_: pytest.fail("it was checked"))
+    assert open_it("openvino").engine == open_it("auto").engine == "openvino"
+    (mark,) = tmp_path.rglob("checked-*")
+    mark.unlink()
+    monkeypatch.setattr(agree, lambda *_: False)
+    assert open_it("auto").engine == "torch"
+    assert not list(tmp_path.rglob("model.xml"))
+    with pytest.raises(DeviceError, match="use engine torch"):
+        open_it("openvino")
+    assert not list(tmp_path.rglob("model.xml"))
+
+
 def test_a_damaged_record_of_engines_is_measured_again(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
