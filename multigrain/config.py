@@ -117,6 +117,10 @@ def run_main(main: Callable[[], int], *, prog: str) -> int:
     except MultiGrainError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return EXIT_USAGE
+    except OSError as error:  # a folder that cannot be written, a full disk, a closed pipe
+        where = "" if error.filename is None else f": {error.filename}"
+        print(f"{prog}: {error.strerror or error}{where}", file=sys.stderr)
+        return EXIT_USAGE
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -172,8 +172,13 @@ def test_errors_of_the_family_end_a_program_with_one_line(
     def interrupt() -> int:
         raise KeyboardInterrupt
 
+    def fill() -> int:
+        raise OSError(28, "No space left on device", "/run/x")
+
     assert run_main(fail, prog="prog") == 2
     assert capsys.readouterr().err == "prog: no such folder\n"
+    assert run_main(fill, prog="prog") == 2
+    assert capsys.readouterr().err == "prog: No space left on device: /run/x\n"
     assert run_main(interrupt, prog="prog") == 130
     assert run_main(lambda: 3, prog="prog") == 3
 

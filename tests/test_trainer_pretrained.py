@@ -14,7 +14,7 @@ from multigrain.config import ConfigError
 from multigrain.files import sha256_of
 from trainer.finishing.fit_whitening import FitError, safe_dim
 from trainer.inputs.labels import PhotoSet
-from trainer.out_file import OutFileError
+from trainer.out_file import OutFileError, check_out_file
 from trainer.pretrained import PretrainedConfig, make_pretrained
 from trainer.whiten import WhitenConfig, whiten
 
@@ -115,6 +115,16 @@ def test_a_folder_as_out_is_refused_before_any_work(tmp_path: Path) -> None:
         make_pretrained(PretrainedConfig(backbone="none such", out=tmp_path))
     with pytest.raises(OutFileError, match="is a folder"):
         whiten(WhitenConfig(checkpoint=absent, photos=[absent], out=tmp_path))
+
+
+@pytest.mark.parametrize("out", ["file/x.safetensors", "file/below/x.safetensors"])
+def test_a_file_in_the_way_of_out_is_one_line(tmp_path: Path, out: str) -> None:
+    """The folder is made and tried first; of the trial nothing stays."""
+    (tmp_path / "file").touch()
+    with pytest.raises(OutFileError, match=r"cannot be written \((File exists|Not a directory)\)"):
+        make_pretrained(PretrainedConfig(backbone="none such", out=tmp_path / out))
+    check_out_file(tmp_path / "new" / "x.safetensors")
+    assert not list((tmp_path / "new").iterdir())
 
 
 def test_the_power_decides_how_far_the_whitening_goes(

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 from trainer_fixtures import draw_flat
 
+from multigrain.config import ConfigError
 from trainer import preview
+from trainer.out_file import OutFileError
 from trainer.preview import GAP, PreviewConfig, draw_preview
 from trainer.settings import TrainConfig
 
@@ -46,6 +48,10 @@ def test_mixed_views_and_unreadable_photos_are_drawn_too(
     flags = ["--config", tmp_path / "config.yaml", "--out", out]
     monkeypatch.setattr(sys, "argv", ["preview", *map(str, flags)])
     assert preview.main() == 0
+    with pytest.raises(ConfigError, match=r"is no .png: .* give --out preview.png"):
+        PreviewConfig.from_values({"data": [folder], "out": tmp_path / "run"})
+    with pytest.raises(OutFileError, match="Not a directory"):
+        draw_preview(config(tmp_path / "none", out / "below" / "x.png"))
     assert capsys.readouterr().out.strip() == str(out)
     with Image.open(out) as picture:
         assert picture.height == 3 * (32 + GAP) + GAP

@@ -22,7 +22,8 @@ from trainer.finishing.report_data import (
     read_report_data,
     write_report_data,
 )
-from trainer.finishing.report_svg import Axis, Line, bar_chart, line_chart, number_text
+from trainer.finishing.report_svg import Axis, Line, Mark, bar_chart, line_chart, number_text
+from trainer.out_file import OutFileError
 from trainer.report import main, write_report
 
 EVIL = "<script>alert('&\"')</script>"
@@ -131,6 +132,8 @@ def test_a_run_that_is_not_finished_has_its_curves(run: Path, tmp_path: Path) ->
     assert "not finished" in text
     assert "<polyline" in text
     assert not (run / "report.html").exists()
+    with pytest.raises(OutFileError, match="is a folder"):
+        write_report(run, tmp_path)
 
 
 def test_only_what_changes_has_a_curve(run: Path) -> None:
@@ -172,6 +175,8 @@ def test_the_program_prints_the_page_it_wrote(
         (Axis(0.0, 1.0, log=False), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
         (Axis(1.18, 1.21, log=False), ["1.18", "1.19", "1.20", "1.21"]),
         (Axis(0.0, 60.0, log=False), ["0", "20", "40", "60"]),
+        (Axis(1.0, 3.0, log=False, whole=True), ["1", "2", "3"]),
+        (Axis(1.8, 2.2, log=False, whole=True), ["2"]),
         (Axis(1.0, 2000.0, log=True), ["1", "10", "100", "1000"]),
         (Axis(1e-9, 1.0, log=True), ["1e-9", "1e-7", "1e-5", "0.001", "0.1"]),
     ],
@@ -187,6 +192,18 @@ def test_a_number_is_written_short() -> None:
     assert [number_text(one) for one in numbers] == [
         "0", "3", "2.5", "0.123", "1e-5", "2e7", "131072",
     ]  # fmt: skip
+
+
+def test_steps_are_whole_and_marks_are_named_above_the_curves() -> None:
+    """No tick between two steps; two marks, however near, on two rows."""
+    steps = line_chart([Line("loss", [(1.0, 0.25), (2.0, 0.5)])])
+    assert re.findall(r'text-anchor="middle">([^<]*)<', steps) == ["1", "2"]
+    scores = Line("a", [(1.0, 0.0), (8.0, 1.0)])
+    marked = line_chart([scores], marks=[Mark("p*", 3.5), Mark("trained", 3.0)])
+    rows = [int(y) for y in re.findall(r'class="mark-name" x="[\d.]+" y="(\d+)"', marked)]
+    drawn = re.findall(r'points="([^"]*)"', marked)[0]
+    highest = min(float(place.split(",")[1]) for place in drawn.split())
+    assert 8 <= rows[1] < rows[0] - 8 < highest - 8
 
 
 def test_charts_of_nothing_and_of_one_point() -> None:

@@ -9,11 +9,12 @@ no effect here. The views come through the very code that training runs.
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from multigrain.config import load_config, run_main
+from trainer.out_file import check_out_file
 from trainer.settings import TrainConfig
 
 if TYPE_CHECKING:
@@ -32,6 +33,15 @@ class PreviewConfig(TrainConfig):
     num_photos: int = Field(default=8, ge=1, description="rows")
     columns: int = Field(default=6, ge=1, description="views of each photo")
 
+    @model_validator(mode="after")
+    def _out_is_a_picture(self) -> Self:
+        if self.out.suffix.lower() != ".png":
+            raise ValueError(
+                f"--out {self.out} is no .png: the --config of a run names the run's own folder, "
+                f"so give --out preview.png beside it"
+            )
+        return self
+
 
 def draw_preview(config: PreviewConfig) -> Path:
     """Write the picture and return its path; raises MultiGrainError for photos that fail."""
@@ -45,6 +55,7 @@ def draw_preview(config: PreviewConfig) -> Path:
     from trainer.inputs.sampler import Draw
     from trainer.speech import say
 
+    check_out_file(config.out)
     photos = read_photos(config.data, say=say)
     augmentation = Augmentation(config.size, config.seed, area=(config.min_area, 1.0))
     dataset = ViewsDataset(photos, augmentation, num_views=config.columns)

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from multigrain.config import Config, load_config, run_main
 from multigrain.files import atomic_write_text
+from trainer.out_file import check_out_file
 
 PROG = "python -m trainer.report"
 REPORT = "report.html"
@@ -25,7 +26,8 @@ class ReportConfig(Config):
 def write_report(run: Path, out: Path | None = None) -> Path:
     """Write the page from what lies in the run's folder and return its path.
 
-    Raises ReportError for a folder without a run, and for a damaged report.json.
+    Raises ReportError for a folder without a run and for a damaged report.json, OutFileError for
+    a page that cannot be written.
     """
     from trainer.finishing.report_curves import curves, read_metrics
     from trainer.finishing.report_data import REPORT_DATA, ReportError, read_report_data
@@ -33,6 +35,8 @@ def write_report(run: Path, out: Path | None = None) -> Path:
 
     if not (run / "config.yaml").exists():
         raise ReportError(f"no run in {run}: there is no config.yaml, give --run the run's folder")
+    path = out or run / REPORT
+    check_out_file(path)
     html = page(
         run.resolve().name,
         data=read_report_data(run / REPORT_DATA),
@@ -43,7 +47,6 @@ def write_report(run: Path, out: Path | None = None) -> Path:
             if (run / name).exists()
         },
     )
-    path = out or run / REPORT
     atomic_write_text(path, html)
     return path
 
