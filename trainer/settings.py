@@ -10,6 +10,7 @@ from trainer.settings_finish import WHITEN_POWER, FinishSettings
 from trainer.settings_loss import LossSettings
 from trainer.settings_model import ModelSettings
 from trainer.settings_run import RunSettings
+from trainer.settings_used import unused_setting
 
 __all__ = ["FREE_ON_RESUME", "LARGEST_SIDE", "SMALLEST_SIDE", "WHITEN_POWER", "TrainConfig"]
 
@@ -34,6 +35,9 @@ class TrainConfig(
             )
         if self.lambda_ == 0 and self.num_views == 1 and self.positives == "instance":
             raise ValueError("--lambda 0 with one view a photo trains nothing: give --num-views 2")
+        unused = unused_setting(self)
+        if unused:
+            raise ValueError(unused)
         return self
 
 

@@ -32,6 +32,7 @@ from trainer.inputs.data import Data
 from trainer.inputs.sampler import BatchPlan
 from trainer.losses.objective import Objective
 from trainer.settings import TrainConfig
+from trainer.settings_used import idle_settings
 
 Say = Callable[[str], None]
 
@@ -72,6 +73,8 @@ def build_loop(
     course = build_course(config, plan)
     numerics = numerics_of(config.precision, processes.device)
     _say_course(config, course, numerics, say=say)
+    for line in idle_settings(config, lambda_=data.lambda_):
+        say(line)
     stepper = _stepper(
         config,
         course,

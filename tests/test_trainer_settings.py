@@ -1,0 +1,76 @@
+"""Settings of the trainer that would do nothing are refused, or said to be idle."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.ablation_configurations import CONFIGURATIONS, Run
+from multigrain.config import ConfigError, load_config
+from trainer.settings import TrainConfig
+from trainer.settings_used import idle_settings
+
+RECIPES = sorted((Path(__file__).parents[1] / "trainer" / "recipes").glob("*.yaml"))
+USUAL = {"data": "x", "out": "y"}
+
+
+def read(recipe: Path, *flags: str) -> TrainConfig:
+    argv = ["--config", str(recipe), "--data", "x", "--out", "y", *flags]
+    return load_config(TrainConfig, prog="prog", description="", argv=argv, environ={})
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"rate_power": 2}, "--rate-power 2.0 does nothing here: .* --schedule polynomial"),
+        ({"final_rate": 0.1, "schedule": "constant"}, "--final-rate .* cosine, linear or poly"),
+        ({"rate_factor": 0.5}, r"--rate-factor .* leave --rate-factor out \(--rate-factor 0.1\)"),
+        ({"adam_beta2": 0.9}, "--adam-beta2 .* --optimiser adam"),
+        ({"mix_share": 1}, "--mix-share .* --mixup or --cutmix"),
+        ({"photos_per_class": 2}, "--photos-per-class .* --sampler pk"),
+        ({"freeze_until": "1ep"}, "--freeze-until 1ep .* --freeze"),
+        ({"lambda": 0, "label_smoothing": 0.1}, "--label-smoothing .* --lambda above 0"),
+        ({"pooling": "avg", "p": 2}, "--p 2.0 .* --pooling gem"),
+        ({"pooling": "avg", "exponents": [2]}, "--exponents .* --pooling gem"),
+        ({"val": "z", "val_fraction": 0.2}, "--val-fraction .* no --val"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(changes: dict[str, Any], expected: str) -> None:
+    """With what it goes with, and its default for a recipe that one begins from."""
+    with pytest.raises(ConfigError, match=expected):
+        TrainConfig.from_values(USUAL | changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rate_power": 2, "schedule": "polynomial"},
+        {"rate_factor": 0.5, "schedule": "exponential"},
+        {"adam_beta2": 0.9, "optimiser": "timm:lamb"},
+        {"mix_share": 1, "cutmix": 0.4},
+        {"label_smoothing": 0.1},
+        {"pooling": "avg", "exponents": []},
+        {"val": "z", "val_fraction": 0},
+    ],
+)
+def test_the_same_setting_is_taken_where_it_is_used(changes: dict[str, Any]) -> None:
+    """And where it only says what is so without it."""
+    TrainConfig.from_values(USUAL | changes)
+
+
+@pytest.mark.parametrize("flags", [("--whiten-dim", "0"), ("--lambda", "1"), ("--exponents", "")])
+def test_a_recipe_takes_a_flag_that_leaves_parts_of_it_idle(flags: tuple[str, str]) -> None:
+    """What is idle then is said, not refused."""
+    for recipe in RECIPES:
+        read(recipe, *flags)
+    small = read(RECIPES[0].with_name("cpu-small.yaml"), "--lambda", "0", "--whiten-dim", "0")
+    assert idle_settings(small, lambda_=0.0) == [
+        "with lambda 0 nothing uses --head, --head-scale, --head-margin",
+        "with --whiten-dim 0 nothing uses --whiten-power",
+    ]
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=lambda row: row.name)
+def test_every_row_of_the_ablation_is_a_valid_run(configuration: Any) -> None:
+    """Whatever one factor leaves idle in the recipe."""
+    TrainConfig(data="x", out="y", **Run(configuration, 0).settings())
