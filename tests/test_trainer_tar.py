@@ -11,7 +11,7 @@ from trainer_fixtures import draw_small
 
 from multigrain.photo import PhotoError
 from multigrain.photo_list import PhotoListError
-from trainer.inputs.labels import read_photos
+from trainer.inputs.labels import LabelsError, read_photos
 from trainer.inputs.tar_shards import TarError, read_tar
 
 
@@ -81,6 +81,37 @@ def test_a_cls_member_names_the_class_of_its_photo(tmp_path: Path) -> None:
     assert photos.labels == (1, 0, 1, 0)
     shades = [shade(photos.image(number, min_side=8)) for number in range(4)]
     assert shades == pytest.approx([50, 200, 150, 200], abs=2)
+
+
+def test_members_are_photos_by_their_first_bytes_and_links_are_followed(tmp_path: Path) -> None:
+    """As in folders; of two members of one name the last counts, and the rest is counted."""
+    avif = b"\0\0\0\x20ftypavif" + bytes(20)
+    shard = write_tar(
+        tmp_path / "s.tar",
+        {"a/x": jpeg(50), "a/y.avif": avif, "b/z.jpg": jpeg(90), "b/n.json": b"{}", "short": b"x"},
+    )
+    with tarfile.open(shard, "a") as tar:
+        for name, target in (("b/hard.jpg", "./b/z.jpg"), ("b/lost.jpg", "nowhere")):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.LNKTYPE, target
+            tar.addfile(link)
+    write_tar(shard, {"b/z.jpg": jpeg(200)}, mode="a")
+    said: list[str] = []
+    photos = read_photos([shard], say=said.append)
+    assert photos.names == ("a/x", "a/y.avif", "b/hard.jpg", "b/z.jpg")
+    assert photos.class_names == ("a", "b")
+    shades = [shade(photos.image(number, min_side=8)) for number in (0, 2, 3)]
+    assert shades == pytest.approx([50, 90, 200], abs=2)
+    assert said[0].endswith("indexed now, 4 members are no photos or of an older state")
+
+
+def test_photos_beside_shards_are_refused(tmp_path: Path) -> None:
+    """They would be left out without a word."""
+    write_tar(tmp_path / "s.tar", {"x.jpg": jpeg(50)})
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "y.jpg").write_bytes(jpeg(60))
+    with pytest.raises(LabelsError, match=r"holds tar shards \(s\.tar\) and photos .*more/y\.jpg"):
+        read_photos([tmp_path], say=pytest.fail)
 
 
 def test_an_index_is_made_once_for_each_shard_and_anew_when_it_changes(tmp_path: Path) -> None:

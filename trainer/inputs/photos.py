@@ -11,7 +11,7 @@ _PHOTO_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 )
 _PHOTO_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
-_NUM_MAGIC_BYTES = 12
+NUM_MAGIC_BYTES = 12
 
 
 def find_photos(folder: Path) -> list[str]:
@@ -53,6 +53,14 @@ def has_photo_suffix(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in _PHOTO_SUFFIXES  # noqa: PTH122 - no Path a member
 
 
+def any_photo(folder: Path) -> Path | None:
+    """Return one photo below a folder; None where there is none, or where none can be looked at."""
+    try:
+        return next(_files_below(folder), None)
+    except OSError:
+        return None
+
+
 def _files_below(folder: Path) -> Iterator[Path]:
     entered, waiting = set[tuple[int, int]](), [folder]
     while waiting:
@@ -81,9 +89,13 @@ def _is_photo(path: Path) -> bool:
         return True
     try:
         with path.open("rb") as file:
-            start = file.read(_NUM_MAGIC_BYTES)
+            return starts_like_photo(file.read(NUM_MAGIC_BYTES))
     except OSError:
         return False  # unreadable, and not named like a photo
+
+
+def starts_like_photo(start: bytes) -> bool:
+    """Whether the first NUM_MAGIC_BYTES of a file are those of a photo."""
     webp = start.startswith(b"RIFF") and start[8:] == b"WEBP"
     avif = start[4:] in (b"ftypavif", b"ftypavis")
     return start.startswith(_PHOTO_STARTS) or webp or avif

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from multigrain.engine import default_cache_dir
 from multigrain.files import atomic_write_text
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Member(NamedTuple):
@@ -22,6 +22,13 @@ class Member(NamedTuple):
     class_name: str | None
 
 
+class Shard(NamedTuple):
+    """The photos of a tar file, and how many other members it has."""
+
+    members: list[Member]
+    num_skipped: int
+
+
 class ShardIndexes:
     """Indexes made or found; `why_unwritten` says why one could not be kept."""
 
@@ -30,8 +37,8 @@ class ShardIndexes:
         self.num_made = 0
         self.why_unwritten: str | None = None
 
-    def of(self, shard: Path, *, make: Callable[[Path], list[Member]]) -> list[Member]:
-        """Return a shard's members; a kept index serves while size and time are the same."""
+    def of(self, shard: Path, *, make: Callable[[Path], Shard]) -> Shard:
+        """Return a shard's photos; a kept index serves while size and time are the same."""
         path, status = shard.resolve(), shard.stat()
         stamp = [_FORMAT, str(path), status.st_size, status.st_mtime_ns]
         # The whole path is the key: equal names in two folders are two shards.
@@ -39,14 +46,14 @@ class ShardIndexes:
         file = self._folder / f"{key}.json"
         kept = _read(file)
         if kept is not None and kept.get("stamp") == stamp:
-            return [Member(*row) for row in kept["members"]]
-        members = make(shard)
+            return Shard([Member(*row) for row in kept["members"]], kept["num_skipped"])
+        found = make(shard)
         self.num_made += 1
         try:
-            atomic_write_text(file, json.dumps({"stamp": stamp, "members": members}))
+            atomic_write_text(file, json.dumps({"stamp": stamp, **found._asdict()}))
         except OSError as error:
             self.why_unwritten = f"{self._folder} cannot be written ({error.strerror})"
-        return members
+        return found
 
 
 def _read(file: Path) -> dict[str, Any] | None:

@@ -21,9 +21,9 @@ from multigrain.photo_list import PhotoListError
 from multigrain.progress import Progress
 from multigrain.transforms import Pixels
 from trainer.inputs.photo_set import stamp_of
-from trainer.inputs.photo_sources import Say, Source
-from trainer.inputs.photos import has_photo_suffix
-from trainer.inputs.tar_index import Member, ShardIndexes
+from trainer.inputs.photo_sources import LabelsError, Say, Source
+from trainer.inputs.photos import NUM_MAGIC_BYTES, any_photo, has_photo_suffix, starts_like_photo
+from trainer.inputs.tar_index import Member, Shard, ShardIndexes
 
 _LONGEST_CLASS = 1024  # bytes of a .cls member
 
@@ -80,18 +80,21 @@ def read_tar(source: Path, *, say: Say, cache_dir: Path | None = None) -> Source
     """Find the photos of a tar file, or of all tar files of a folder.
 
     The offsets are kept in `cache_dir` (default: the user's cache), each shard's by its path,
-    size and time of change. Raises TarError for a shard that is damaged or compressed, and
-    PhotoListError without photos.
+    size and time of change. Raises TarError for a shard that is damaged or compressed,
+    LabelsError for photos beside the shards, and PhotoListError without photos.
     """
     shards = tuple(_tars_in(source)) or (source,)
-    indexes = ShardIndexes(cache_dir)
+    _refuse_photos_beside(source, shards)
+    indexes, num_skipped = ShardIndexes(cache_dir), 0
     progress = Progress(len(shards), "shards")
     names: list[str] = []
     classes: list[str | None] = []
     places: list[tuple[int, int, int]] = []
     for number, shard in enumerate(shards):
         title = f"{shard.name}/" if len(shards) > 1 else ""
-        for member in _members(shard, indexes):
+        found = _photos_of(shard, indexes)
+        num_skipped += found.num_skipped
+        for member in found.members:
             names.append(title + member.name)
             classes.append(member.class_name)
             places.append((number, member.offset, member.num_bytes))
@@ -100,7 +103,8 @@ def read_tar(source: Path, *, say: Say, cache_dir: Path | None = None) -> Source
         progress.close()
     if not names:
         raise PhotoListError(f"no photos in {source}")
-    say(f"{source}: {len(shards)} tar shards, {indexes.num_made} of them indexed now")
+    skipped = f", {num_skipped} members are no photos or of an older state" if num_skipped else ""
+    say(f"{source}: {len(shards)} tar shards, {indexes.num_made} of them indexed now{skipped}")
     if indexes.why_unwritten:
         say(f"{indexes.why_unwritten}: the next run indexes the shards again")
     store = TarStore(shards, tuple(names), np.array(places, np.int64))
@@ -116,7 +120,17 @@ def _tars_in(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _members(shard: Path, indexes: ShardIndexes) -> list[Member]:
+def _refuse_photos_beside(folder: Path, shards: tuple[Path, ...]) -> None:
+    """Raise LabelsError for a folder of shards that holds photos too: they would be left out."""
+    beside = any_photo(folder) if folder.is_dir() else None
+    if beside is not None:
+        raise LabelsError(
+            f"{folder}: holds tar shards ({shards[0].name}) and photos outside of them "
+            f"({beside.relative_to(folder)}): give each a folder of its own, and --data twice"
+        )
+
+
+def _photos_of(shard: Path, indexes: ShardIndexes) -> Shard:
     try:
         return indexes.of(shard, make=_scan)
     except (OSError, tarfile.TarError) as error:
@@ -126,27 +140,61 @@ def _members(shard: Path, indexes: ShardIndexes) -> list[Member]:
         ) from error
 
 
-def _scan(shard: Path) -> list[Member]:
+def _scan(shard: Path) -> Shard:
     """Read the headers of a tar file; raises OSError and tarfile.TarError."""
-    photos: list[tuple[str, Member]] = []
+    places: dict[str, tuple[int, int]] = {}  # of files by name, where a hard link finds them
+    photos: dict[str, Member] = {}
     classes: dict[str, str] = {}
-    size = shard.stat().st_size
-    with tarfile.open(shard, "r:") as tar:
+    num_files = 0
+    with tarfile.open(shard, "r:") as tar, shard.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
         for member in tar:
-            name = posixpath.normpath(member.name).lstrip("/")
-            folder, base = posixpath.split(name)
-            key = posixpath.join(folder, base.split(".", 1)[0])
-            if not member.isfile() or base.startswith("."):
+            name = _name(member.name)
+            photos.pop(name, None)  # the last of a name counts, as when it is unpacked
+            place = _place(member, places)
+            if place is not None:
+                places[name] = place
+            if member.isdir() or posixpath.basename(name).startswith("."):
                 continue
-            if member.offset_data + member.size > size:
+            num_files += 1
+            if place is None:
+                continue
+            if sum(place) > size:
                 raise tarfile.ReadError(f"it ends within {member.name!r}")
-            if base.endswith(".cls") and member.size <= _LONGEST_CLASS:
-                content = tar.extractfile(member)
-                assert content is not None
-                classes[key] = content.read().decode("utf-8", "surrogateescape").strip()
-            elif has_photo_suffix(base):
-                top = name.split("/", 1)[0] if folder else None
-                photos.append((key, Member(name, member.offset_data, member.size, top)))
-    return [
-        member._replace(class_name=classes.get(key, member.class_name)) for key, member in photos
+            if name.endswith(".cls") and place[1] <= _LONGEST_CLASS:
+                num_files -= 1
+                content = os.pread(file.fileno(), place[1], place[0])
+                classes[_key(name)] = content.decode("utf-8", "surrogateescape").strip()
+            elif _is_photo(name, place, file.fileno()):
+                top = name.split("/", 1)[0] if "/" in name else None
+                photos[name] = Member(name, *place, top)
+    members = [
+        member._replace(class_name=classes.get(_key(name), member.class_name))
+        for name, member in photos.items()
     ]
+    return Shard(members, num_files - len(members))
+
+
+def _name(name: str) -> str:
+    return posixpath.normpath(name).lstrip("/")
+
+
+def _key(name: str) -> str:
+    """Return what a photo's members share: the name up to the first dot of its last part."""
+    folder, base = posixpath.split(name)
+    return posixpath.join(folder, base.split(".", 1)[0])
+
+
+def _place(member: tarfile.TarInfo, places: dict[str, tuple[int, int]]) -> tuple[int, int] | None:
+    """Return where a member's bytes lie, and how many; None where they are not in one piece."""
+    if member.islnk():
+        return places.get(_name(member.linkname))
+    plain = member.isfile() and not member.issparse()
+    return (member.offset_data, member.size) if plain else None
+
+
+def _is_photo(name: str, place: tuple[int, int], descriptor: int) -> bool:
+    """Judge as in folders: by name first, then by the first bytes."""
+    if has_photo_suffix(name):
+        return True
+    return starts_like_photo(os.pread(descriptor, min(NUM_MAGIC_BYTES, place[1]), place[0]))
