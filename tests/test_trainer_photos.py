@@ -283,8 +283,10 @@ def test_too_many_unreadable_photos_stop_the_run() -> None:
     assert bad.share(alone()) == "00007.jpg\timage_undecodable: broken\n"
     assert not bad.note([BadPhoto(7, "image_undecodable: broken")])
     assert bad.note([BadPhoto(8, "empty_image: 0 bytes")])
+    bad.check()
+    assert bad.share(alone()).endswith("00008.jpg\tempty_image: 0 bytes\n")
     with pytest.raises(BadPhotosError, match="2 of 100 photos cannot be read"):
-        bad.share(alone())
+        bad.check()
 
 
 def test_a_drawn_photo_survives_the_project_s_own_decoder(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from multigrain.model import MultiGrain
 from multigrain.progress import Progress
 from trainer.engine.batchnorm import average_over_processes, gather_statistics, set_statistics
 from trainer.engine.best import Best
-from trainer.engine.compiling import eager_when, is_early
+from trainer.engine.compiling import eager_when
 from trainer.engine.course import Course
 from trainer.engine.journal import Journal
 from trainer.engine.processes import Agreement, Processes
@@ -131,7 +131,7 @@ class Loop:
     def step(self, step: int, batch: Batch) -> Losses:
         """Do one step: forward, backward, new weights."""
         rate = self.course.learning_rate * rate_at(self.course.fraction_at(step), self.course.rates)
-        with eager_when(bool(self.compiled) and is_early(step)):
+        with eager_when(bool(self.compiled) and self.stepper.momenta.is_early(step)):
             return self.stepper(step, batch, rate=rate)
 
     def save(self, step: int) -> None:
@@ -221,6 +221,7 @@ class Loop:
         text = self.bad_photos.share(self.processes)
         if self.processes.is_first:
             self.run.write("bad_images.txt", text)
+        self.bad_photos.check()
 
     def _finish(self, progress: Progress | None) -> None:
         """Settle what was still under way when the last step was done."""

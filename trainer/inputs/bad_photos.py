@@ -37,19 +37,26 @@ class BadPhotos:
         return bool(self._new)
 
     def share(self, processes: Processes) -> str:
-        """Exchange the new ones and return the text of bad_images.txt.
-
-        Raises BadPhotosError, on every process, when there are too many.
-        """
+        """Exchange the new ones and return the text of bad_images.txt."""
         for found in processes.gather(self._new):
             self._known |= found
         self._new = {}
-        lines = [f"{self._photos.names[key]}\t{self._known[key]}" for key in sorted(self._known)]
+        text = "".join(f"{line}\n" for line in self._lines())
+        # A photo's name need not be UTF-8; the list is.
+        return text.encode(errors="backslashreplace").decode()
+
+    def check(self) -> None:
+        """Raise BadPhotosError, on every process, when there are too many.
+
+        Apart from `share`: the list is written first, for whoever has to mend the photos.
+        """
+        lines = self._lines()
         if len(lines) > self._most:
             raise BadPhotosError(
                 f"{len(lines)} of {len(self._photos.names)} photos cannot be read, more than "
-                f"--max-bad-share allows ({self._most}); the first: {lines[0]}"
+                f"--max-bad-share allows ({self._most}); the first: {lines[0]}; all are in "
+                f"bad_images.txt"
             )
-        text = "".join(f"{line}\n" for line in lines)
-        # A photo's name need not be UTF-8; the list is.
-        return text.encode(errors="backslashreplace").decode()
+
+    def _lines(self) -> list[str]:
+        return [f"{self._photos.names[key]}\t{self._known[key]}" for key in sorted(self._known)]
