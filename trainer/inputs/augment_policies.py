@@ -101,7 +101,7 @@ def plan_autoaugment(seeds: Seeds, side: int) -> list[Slot]:
 
 
 def plan_randaugment(seeds: Seeds, side: int) -> list[Slot]:
-    """Draw two operations, any of fourteen or none, all of one strength."""
+    """Draw two operations, any of thirteen or none, all of one strength."""
     scales = _scales(side, _BINS)
     del scales["invert"]
     slots = []
@@ -114,7 +114,7 @@ def plan_randaugment(seeds: Seeds, side: int) -> list[Slot]:
 
 
 def plan_trivial(seeds: Seeds, side: int) -> list[Slot]:
-    """Draw one operation, any of fourteen or none, of any strength."""
+    """Draw one operation, any of thirteen or none, of any strength."""
     del side
     scales = _wide_scales()
     drawn = uniforms(seeds, "trivial", 3)
