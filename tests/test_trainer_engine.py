@@ -13,6 +13,7 @@ from trainer_fixtures import draw_small
 from trainer_parts import parts_of
 
 from multigrain.config import ConfigError
+from trainer.engine.batchnorm import Momenta
 from trainer.engine.best import Best, BestError
 from trainer.engine.compiling import Trial, choose
 from trainer.engine.course import build_course
@@ -297,6 +298,29 @@ def test_skipped_steps_are_logged_and_some_in_a_row_stop_the_run(
 def parts_names(loop: Loop, config: TrainConfig) -> list[str]:
     del loop
     return [path.name for path in config.data[0].rglob("*.jpg")]
+
+
+def momenta_from(start: int) -> list[list[float | None]]:
+    """Momenta of the steps up to the hundred and third, in a process that begins at `start`."""
+    norms = [nn.BatchNorm2d(2, momentum=own) for own in (0.1, 0.01, 0.0003, None)]
+    momenta = Momenta(nn.Sequential(*norms))
+    assert [step for step in range(103) if momenta.is_early(step)] == list(range(100))
+    found = []
+    for step in range(start, 103):
+        momenta.set(step)
+        found.append([norm.momentum for norm in norms])
+    return found
+
+
+def test_batch_norms_average_the_first_steps_and_go_on_with_their_own_momentum() -> None:
+    """The same for a run resumed at any step; compiled trunks wait until nothing changes."""
+    whole = momenta_from(0)
+    for step in (1, 9, 10, 11, 12, 99, 100):
+        assert momenta_from(step) == whole[step:]
+    assert whole[0] == [1.0, 1.0, 1.0, None]
+    assert whole[4] == [0.2, 0.2, 0.2, None]
+    assert whole[20] == [0.1, 1 / 21, 1 / 21, None]
+    assert whole[100] == whole[102] == [0.1, 0.01, 0.0003, None]
 
 
 def test_a_guard_counts_rows_only() -> None:

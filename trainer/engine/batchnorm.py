@@ -8,20 +8,36 @@ from torch import Tensor, nn
 
 from trainer.losses.gather import gather_batch, num_processes, process_rank
 
-MOMENTUM = 0.1
-EARLY_STEPS = round(1 / MOMENTUM)  # whose statistics are a plain average
+_MOST_EARLY_STEPS = 100  # a compiled trunk waits for them
 
 
-def set_momentum(model: nn.Module, step: int) -> None:
-    """Make the running statistics of the first ten steps a plain average of the batches.
+class Momenta:
+    """Makes the running statistics of the first steps a plain average of the batches.
 
-    With the usual 0.1 a run of few steps would still be looking through the initial 0 and 1.
+    With the usual momentum of 0.1, that is ten steps, a run of few would still be looking through
+    the initial 0 and 1. What a step's momentum is depends on its number alone, so that a resumed
+    run goes on with the same. A module without momentum averages over everything and is left so.
     """
-    if step * MOMENTUM > 1:
-        return
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - the family's base
-            module.momentum = max(MOMENTUM, 1 / (step + 1))
+
+    def __init__(self, model: nn.Module) -> None:
+        self._own = [
+            (module, module.momentum)
+            for module in model.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001 - the family's base
+            and module.momentum
+        ]
+        steps = [round(1 / own) for _, own in self._own]
+        self._early_steps = min(_MOST_EARLY_STEPS, max(steps, default=0))
+
+    def is_early(self, step: int) -> bool:
+        """Whether a step's momentum may be another than that of the steps to come."""
+        return step < self._early_steps
+
+    def set(self, step: int) -> None:
+        """Give every batch norm its momentum of a step."""
+        least = 1 / (step + 1) if self.is_early(step) else 0.0
+        for module, own in self._own:
+            module.momentum = max(own, least)
 
 
 def synchronise(model: nn.Module, *, on_gpu: bool, say: Callable[[str], None]) -> nn.Module:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainer.engine.batchnorm import EARLY_STEPS
 from trainer.engine.numerics import Numerics
 from trainer.engine.processes import Processes
 
@@ -82,11 +81,6 @@ def eager_when(wanted: bool) -> Iterator[None]:  # noqa: FBT001 - reads as a sen
         return
     with torch.compiler.set_stance("force_eager"):
         yield
-
-
-def is_early(step: int) -> bool:
-    """Whether a step comes before a compiled trunk is used."""
-    return step < EARLY_STEPS
 
 
 def _seconds(

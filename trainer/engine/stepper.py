@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer.engine.batchnorm import set_momentum
+from trainer.engine.batchnorm import Momenta
 from trainer.engine.ema import WeightAverage
 from trainer.engine.freezing import Freezing
 from trainer.engine.guard import Guard, Statistics
@@ -91,6 +91,7 @@ class Stepper:
         self.numbers = numbers
         self.scaler = torch.amp.GradScaler(numerics.device.type, enabled=numerics.scales)
         self.skipped = torch.zeros((), device=numerics.device)
+        self.momenta = Momenta(objective)
         self._statistics = Statistics(objective)
         self._training = False
 
@@ -124,7 +125,7 @@ class Stepper:
         if self._freezes(step):
             assert self.freezing is not None
             self.freezing.hold_norms()
-        set_momentum(self.objective, step)
+        self.momenta.set(step)
 
     def _freezes(self, step: int) -> bool:
         return self.freezing is not None and step < self.numbers.freeze_until
