@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-WIDTH, HEIGHT = 360, 200
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 24
+WIDTH, HEIGHT = 360, 212
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 22, 24
 _NUM_TICKS = 5
 _SMALLEST = 1e-9  # what a logarithmic axis shows of zero
 _MOST_DIGITS = 5  # behind the point
@@ -31,11 +31,12 @@ class Mark(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """Values low..high along an axis, linear or logarithmic."""
+    """Values low..high along an axis, linear or logarithmic; `whole` has no ticks between."""
 
     low: float
     high: float
     log: bool
+    whole: bool = False
 
     def place(self, value: float) -> float:
         """Return where a value lies, 0..1."""
@@ -49,6 +50,8 @@ class Axis(NamedTuple):
             step = max(1, -(-(last - first) // _NUM_TICKS))
             return [10.0**power for power in range(first, last + 1, step)]
         width = _round_step((self.high - self.low) / _NUM_TICKS)
+        if self.whole:
+            width = max(1.0, width)
         lowest, highest = math.ceil(self.low / width - 1e-9), math.floor(self.high / width + 1e-9)
         return [number * width for number in range(lowest, highest + 1)]
 
@@ -72,10 +75,12 @@ def line_chart(
     everywhere = [point for line in shown for point in line.points]
     if not everywhere:
         return ""
-    x = _axis([point[0] for point in everywhere] + [mark.x for mark in marks], log=log_x)
+    across = [point[0] for point in everywhere] + [mark.x for mark in marks]
+    # There is nothing between two steps.
+    x = _axis(across, log=log_x)._replace(whole=all(at == round(at) for at in across))
     y = _axis([point[1] for point in everywhere], log=log_y, roomy=True)
     body = [_grid(x, y)]
-    body += [_mark(mark, x) for mark in marks]
+    body += [_mark(mark, x, row) for row, mark in enumerate(marks)]
     body += [_curve(line, x, y, number) for number, line in enumerate(shown, 1)]
     names = [line.name for line in shown]
     return _figure(body, names if len(names) > 1 else [])
@@ -165,12 +170,13 @@ def _curve(line: Line, x: Axis, y: Axis, number: int) -> str:
     )
 
 
-def _mark(mark: Mark, x: Axis) -> str:
-    at = _x(x, mark.x)
+def _mark(mark: Mark, x: Axis, row: int) -> str:
+    """Name a mark above the curves; the second stands higher, as both may be near each other."""
+    at, top = _x(x, mark.x), _TOP - 4 - 10 * row
     side, anchor = (-4, "end") if at > WIDTH * 0.7 else (4, "start")
     return (
-        f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>'
-        f'<text class="mark-name" x="{at + side:.1f}" y="{HEIGHT - _BOTTOM - 6}" '
+        f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="{top - 6}" y2="{HEIGHT - _BOTTOM}"/>'
+        f'<text class="mark-name" x="{at + side:.1f}" y="{top}" '
         f'text-anchor="{anchor}">{escape(mark.name)}</text>'
     )
 
