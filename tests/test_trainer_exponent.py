@@ -8,6 +8,7 @@ import torch
 from trainer_fixtures import draw_small
 
 from multigrain.checkpoint import load_checkpoint, save_checkpoint
+from multigrain.config import ConfigError
 from multigrain.document import Document, PoolingSpec, plain_document
 from multigrain.model import MultiGrain
 from multigrain.transforms import Preprocessing
@@ -170,6 +171,19 @@ def test_a_whitening_at_another_size_pools_with_its_exponent(
     assert "no exponent was found" not in capsys.readouterr().err
     whiten(WhitenConfig(size=96, out=tmp_path / "larger", **values))
     assert "no exponent was found for size 96: pooled with the trained 3" in capsys.readouterr().err
+
+
+def test_photos_whiten_a_checkpoint_that_was_not(
+    photos: PhotoSet, checkpoint: Path, tmp_path: Path
+) -> None:
+    """As the help says; few photos for it are said, none at all are refused."""
+    values: dict[str, Any] = {"checkpoint": checkpoint, "out": tmp_path / "x", "exponents": (2.0,)}
+    found = find(ExponentConfig(photos=[photos.root], whiten=[photos.root], **values))
+    assert load_checkpoint(found).document.embedding.whitening is not None
+    assert "adds one" in (ExponentConfig.model_fields["whiten"].description or "")
+    for refused in (ExponentConfig, WhitenConfig):
+        with pytest.raises(ConfigError, match="--photos"):
+            refused.from_values({"checkpoint": checkpoint, "photos": [], "out": tmp_path})
 
 
 def test_a_pooling_without_an_exponent_is_refused(photos: PhotoSet, tmp_path: Path) -> None:

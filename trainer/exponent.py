@@ -33,8 +33,9 @@ class ExponentConfig(Config):
 
     checkpoint: Path = Field(description="checkpoint file, pooled by gem")
     photos: list[Path] = Field(
+        min_length=1,
         description="photos to try exponents on, any source that training takes; folders that "
-        "are classes of the checkpoint score its classifier; repeatable"
+        "are classes of the checkpoint score its classifier; repeatable",
     )
     size: tuple[Size, ...] = Field(
         default=(), description="side of the model's input; repeatable; unset: the checkpoint's"
@@ -45,7 +46,8 @@ class ExponentConfig(Config):
     whiten: list[Path] = Field(
         default=[],
         description="photos to fit the whitening on again, with its own dimensions, power and "
-        "floor; needed for a checkpoint that has one; repeatable",
+        "floor; needed for a checkpoint that has one, and adds one to a checkpoint without; "
+        "repeatable",
     )
     out: Path = Field(description="checkpoint file to write")
     device: Literal["auto", "cpu", "cuda"] = Field(

@@ -26,7 +26,8 @@ class WhitenConfig(Config):
 
     checkpoint: Path = Field(description="checkpoint file to whiten")
     photos: list[Path] = Field(
-        description="photos to fit it on, any source that training takes; repeatable"
+        min_length=1,
+        description="photos to fit it on, any source that training takes; repeatable",
     )
     size: int | None = Field(
         default=None,
