@@ -46,7 +46,7 @@ def _objects(path: Path, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
     for number, line in enumerate((line for line in lines if line.strip()), start=1):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # a number of too many digits, deep lists
             raise PhotoListError(f"{path}, row {number}: not JSON ({error})") from error
         if not isinstance(row, dict):
             raise PhotoListError(f"{path}, row {number}: not a JSON object")
@@ -61,7 +61,7 @@ def _listed(path: Path, number: int, row: dict[str, Any]) -> ListedPhoto:
         raise PhotoListError(f"{path}, row {number}: no `path`, or not UTF-8")
     try:
         json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
-    except ValueError as error:  # half of a surrogate pair too: UnicodeEncodeError
+    except (ValueError, RecursionError) as error:  # half of a surrogate pair: UnicodeEncodeError
         raise PhotoListError(f"{path}, row {number}: not JSON as all read it ({error})") from error
     return ListedPhoto(name, row)
 

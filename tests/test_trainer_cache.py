@@ -189,6 +189,24 @@ def test_another_size_or_other_photos_do_not_go_into_a_cache(tmp_path: Path) -> 
         build(folder, folder)
 
 
+def test_an_index_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    """At once, not by a loading thread."""
+    out = tmp_path / "cache"
+    build(draw_flat(tmp_path / "flat", num_photos=3), out, RAW)
+    file = out / "part-00000.json"
+    part = json.loads(file.read_text())
+    part["photos"][0][6] += 1
+    file.write_text(json.dumps(part))
+    with pytest.raises(CacheError, match="it repairs the part"):
+        read_photos([out], say=pytest.fail)
+    whole = json.loads((out / "cache.json").read_text())
+    for key, value in (("num_parts", "1"), ("kind", "tiff"), ("class_names", 3), ("side", None)):
+        for broken in (whole | {key: value}, {k: v for k, v in whole.items() if k != key}):
+            (out / "cache.json").write_text(json.dumps(broken))
+            with pytest.raises(CacheError, match=rf"cache\.json: {key}: .*remove it and"):
+                read_photos([out], say=pytest.fail)
+
+
 def test_damage_is_found_and_repaired(tmp_path: Path) -> None:
     """A cut file at once, a changed byte when its photo is read; the builder mends both."""
     folder, out = draw_flat(tmp_path / "flat", num_photos=6), tmp_path / "cache"

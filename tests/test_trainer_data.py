@@ -17,7 +17,7 @@ from trainer.inputs.photo_sources import in_class_order
 from trainer.inputs.sampler import BatchPlan
 from trainer.settings import TrainConfig
 
-ROWS = [
+ROWS: list[dict[str, str | None]] = [
     {"path": "a.jpg", "label": "cat", "split": "train", "group": "1"},
     {"path": "b.jpg", "label": "dog", "split": "val", "group": "2"},
     {"path": "c.jpg", "label": "dog", "split": "train", "group": "2"},
@@ -87,6 +87,9 @@ def test_val_takes_its_own_split_of_a_manifest_and_data_the_other(tmp_path: Path
         ('{"path": "a.jpg"}\n{"path": "a.jpg"}', "row 2: 'a.jpg' is already in row 1"),
         ('{"path": "a.jpg", "label": 1.5}', "row 1: label 1.5 is neither"),
         ('{"path": "a", "split": "val"}\n{"path": "b"}', "row 2: no split, and other rows"),
+        ('{"path": "a.jpg"}\n{"path": "./a.jpg"}', "row 2: './a.jpg' is already in row 1"),
+        ("[" * 100_000, "row 1: not JSON"),
+        ('{"path": "a", "n": ' + "9" * 5000 + "}", "row 1: not JSON"),
         ('{"label": 1}', "row 1: no `path`"),
         ("", "no photos in this list"),
     ],
@@ -96,6 +99,12 @@ def test_a_row_that_cannot_be_meant_is_named(tmp_path: Path, rows: str, message:
     (tmp_path / "list.jsonl").write_text(rows)
     with pytest.raises((LabelsError, PhotoListError), match=message):
         read_photos([tmp_path / "list.jsonl"], say=pytest.fail)
+
+
+def test_no_source_at_all_is_an_error() -> None:
+    """As an empty flag gives it."""
+    with pytest.raises(LabelsError, match="no photos are given"):
+        read_photos([], say=pytest.fail)
 
 
 def test_a_file_that_is_no_parquet_is_said(tmp_path: Path) -> None:
@@ -198,8 +207,11 @@ def test_what_is_read_and_how_is_said_at_the_start(tmp_path: Path) -> None:
     settings = CacheSettings("raw", 32, 90)
     joined = read_joined([folder], say=pytest.fail)
     build_cache(joined, tmp_path / "cache", settings, num_threads=1, say=said.append)
-    read_data(config(tmp_path, tmp_path / "cache", num_views=1), say=said.append)
+    small: dict[str, object] = {"size": 32, "num_views": 1}
+    read_data(config(tmp_path, tmp_path / "cache", **small), say=said.append)
     assert said[-1] == "photos are read from a cache of raw pixels"
+    read_data(config(tmp_path, tmp_path / "cache", **small, more_test_sizes=[64]), say=said.append)
+    assert said[-1].startswith("a cache holds photos of side 32, below --more-test-sizes 64: ")
 
 
 @pytest.mark.parametrize("num_workers", [None, 0, 2])

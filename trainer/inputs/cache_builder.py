@@ -65,13 +65,13 @@ def build_cache(
     bad: list[tuple[str, str]] = []
     for number in range(num_parts):
         ids = range(len(photos.names))[number * PHOTOS_PER_PART :][:PHOTOS_PER_PART]
-        part, digest = read_part(out, number), _digest(joined, ids)
+        part, digest = read_part(out, number, settings.kind), _digest(joined, ids)
         if part is None or part.digest != digest or _any_mended(joined, ids, part, settings):
             num_written += 1
             resized = _resized(joined, ids, settings, num_threads)
             file = part_file(out, number)
             _write_part(file, joined, resized, settings.kind, progress, digest=digest)
-            part = read_part(out, number)
+            part = read_part(out, number, settings.kind)
             assert part is not None
         bad += part.bad
         num_bytes += sum(photo.num_bytes for photo in part.photos)

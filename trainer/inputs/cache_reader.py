@@ -4,10 +4,19 @@ import json
 import mmap
 import zlib
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 
 from multigrain.errors import MultiGrainError
 from multigrain.photo import PhotoError, open_photo
@@ -51,11 +60,23 @@ class Part(NamedTuple):
     digest: str | None
 
 
+class _Finished(BaseModel):
+    """What a finished cache says of itself."""
+
+    model_config = ConfigDict(strict=True)
+
+    kind: Kind
+    side: PositiveInt
+    num_parts: NonNegativeInt
+    class_names: Annotated[tuple[str, ...], Field(strict=False)] | None
+
+
 class CacheStore:
     """The photos of a cache, in the order of its parts."""
 
-    def __init__(self, kind: Kind, parts: tuple[Part, ...]) -> None:
+    def __init__(self, kind: Kind, side: int, parts: tuple[Part, ...]) -> None:
         self._kind = kind
+        self.side = side  # of a larger photo, what its shorter one was made; pixels
         self._parts = parts
         self._places = [(n, photo) for n, part in enumerate(parts) for photo in part.photos]
         self._maps: dict[int, mmap.mmap] = {}
@@ -65,11 +86,11 @@ class CacheStore:
         """What it is, for messages."""
         return "a cache of JPEG" if self._kind == "jpeg" else "a cache of raw pixels"
 
-    def __getstate__(self) -> tuple[Kind, tuple[Part, ...]]:
+    def __getstate__(self) -> tuple[Kind, int, tuple[Part, ...]]:
         """Leave the maps behind: each loading process makes its own."""
-        return self._kind, self._parts
+        return self._kind, self.side, self._parts
 
-    def __setstate__(self, state: tuple[Kind, tuple[Part, ...]]) -> None:
+    def __setstate__(self, state: tuple[Kind, int, tuple[Part, ...]]) -> None:
         """Take up what another process sent."""
         CacheStore.__init__(self, *state)
 
@@ -127,9 +148,17 @@ def read_cache(folder: Path) -> Source:
         raise CacheError(f"{folder}: this cache is unfinished: run trainer.cache again")
     if document.get("format") != FORMAT:
         raise CacheError(f"{folder}: format {document.get('format')!r}, known is {FORMAT}")
+    try:
+        finished = _Finished.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CacheError(
+            f"{folder / COMPLETE}: {'.'.join(map(str, first['loc']))}: {first['msg']}: "
+            "this cache is damaged, remove it and build it anew"
+        ) from error
     parts = []
-    for number in range(document["num_parts"]):
-        part = read_part(folder, number)
+    for number in range(finished.num_parts):
+        part = read_part(folder, number, finished.kind)
         if part is None:
             raise CacheError(
                 f"{part_file(folder, number)} or its .json is missing or damaged: "
@@ -139,15 +168,14 @@ def read_cache(folder: Path) -> Source:
     photos = [photo for part in parts for photo in part.photos]
     if not photos:
         raise CacheError(f"{folder}: no photos in this cache")
-    class_names = document["class_names"]
     return Source(
         path=folder,
-        store=CacheStore(document["kind"], tuple(parts)),
+        store=CacheStore(finished.kind, finished.side, tuple(parts)),
         names=tuple(photo.name for photo in photos),
         classes=tuple(photo.class_name for photo in photos),
         groups=tuple(photo.group for photo in photos),
         splits=tuple(photo.split for photo in photos),
-        class_names=None if class_names is None else tuple(class_names),
+        class_names=finished.class_names,
     )
 
 
@@ -156,25 +184,39 @@ def part_file(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.bin"
 
 
-def read_part(folder: Path, number: int) -> Part | None:
+def read_part(folder: Path, number: int, kind: Kind) -> Part | None:
     """Read a part's index; None when it is absent, damaged, or not of the size of its photos."""
     file = part_file(folder, number)
     document = read_document(file.with_suffix(".json"))
     if document is None:
         return None
     try:
-        photos = tuple(CachedPhoto(*row) for row in document["photos"])
+        photos = TypeAdapter(tuple[CachedPhoto, ...]).validate_python(document["photos"])
         bad = tuple((name, why) for name, why in document["bad"])
         whole = file.stat().st_size == sum(photo.num_bytes for photo in photos)
+        whole = whole and _fit(photos, kind)
     except (KeyError, TypeError, ValueError, OSError):
         return None
     return Part(file, photos, bad, document.get("digest")) if whole else None
+
+
+def _fit(photos: tuple[CachedPhoto, ...], kind: Kind) -> bool:
+    """Whether photos lie one behind the other, and raw ones are as large as their pixels."""
+    end = 0
+    for photo in photos:
+        pixels = 3 * photo.height * photo.width
+        if photo.offset != end or photo.num_bytes <= 0 or min(photo.height, photo.width) <= 0:
+            return False
+        if kind == "raw" and photo.num_bytes != pixels:
+            return False
+        end += photo.num_bytes
+    return True
 
 
 def read_document(file: Path) -> dict[str, Any] | None:
     """Read a JSON object; None when there is none."""
     try:
         found = json.loads(file.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

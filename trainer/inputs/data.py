@@ -1,6 +1,6 @@
 """Photos to train on and to validate on, and this process's batches of them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,6 +9,7 @@ from multigrain.errors import MultiGrainError
 from trainer.engine.processes import Processes
 from trainer.inputs.augment import Augmentation
 from trainer.inputs.augment_device import DevicePart, edits_of
+from trainer.inputs.cache_reader import CacheStore
 from trainer.inputs.labels import (
     PhotoSet,
     read_joined,
@@ -78,6 +79,7 @@ def read_data(config: TrainConfig, *, say: Say) -> Data:
         f"{num_classes} classes, lambda {lambda_}"
     )
     say(_rung(training, config.num_views))
+    _say_small_caches((training, validation), config, say)
     return Data(training, validation, lambda_)
 
 
@@ -132,6 +134,19 @@ def _rung(photos: PhotoSet, num_views: int) -> str:
     times = f", decoded once for {num_views} views" if num_views > 1 else ""
     hint = "" if all("cache" in kind for kind in kinds) else "; trainer.cache makes it faster"
     return f"photos are read from {' and '.join(kinds)}{times}{hint}"
+
+
+def _say_small_caches(sets: Sequence[PhotoSet], config: TrainConfig, say: Say) -> None:
+    """Say it when the photos of a cache are smaller than what the run wants to see."""
+    sides = [s.side for photos in sets for s in photos.stores if isinstance(s, CacheStore)]
+    wanted = {"--size": config.size, "--test-size": config.test_size or config.size}
+    wanted["--more-test-sizes"] = max(config.more_test_sizes, default=0)
+    flag, most = max(wanted.items(), key=lambda item: item[1])
+    if sides and min(sides) < most:
+        say(
+            f"a cache holds photos of side {min(sides)}, below {flag} {most}: they are enlarged; "
+            f"build it with trainer.cache --side {most} or more"
+        )
 
 
 def build_device_part(config: TrainConfig, processes: Processes) -> DevicePart:

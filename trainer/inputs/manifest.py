@@ -1,5 +1,6 @@
 """Read a manifest: CSV, JSONL or Parquet with the columns path, label, split and group."""
 
+import posixpath
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,13 @@ def read_manifest(path: Path, *, say: Say) -> Source:
     rows_of: dict[str, int] = {}
     others: dict[str, None] = {}
     for number, row in enumerate(_rows(path), start=1):
-        if row.path in rows_of:
+        place = posixpath.normpath(row.path)  # ./a.jpg is a.jpg
+        if place in rows_of:
             raise PhotoListError(
-                f"{path}, row {number}: {row.path!r} is already in row {rows_of[row.path]}: "
+                f"{path}, row {number}: {row.path!r} is already in row {rows_of[place]}: "
                 f"list each photo once"
             )
-        rows_of[row.path] = number
+        rows_of[place] = number
         names.append(row.path)
         for column in COLUMNS:
             cell = _cell(row.attributes.get(column))

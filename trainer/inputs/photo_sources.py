@@ -51,8 +51,11 @@ def join(sources: Sequence[Source], *, say: Say) -> Joined:
 
     Photos have classes when every one of them has, and there are two classes; `say` is told
     otherwise. With several sources a photo's name begins with its source's.
-    Raises LabelsError for a class whose name is not UTF-8: no checkpoint could hold it.
+    Raises LabelsError without a source, and for a class whose name is not UTF-8: no checkpoint
+    could hold it.
     """
+    if not sources:
+        raise LabelsError("no photos are given: name a folder, manifest, tar file or cache")
     classes = [name for source in sources for name in source.classes]
     class_names = _class_names(sources, classes, say)
     number = {name: place for place, name in enumerate(class_names or ())}
