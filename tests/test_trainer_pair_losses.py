@@ -139,7 +139,10 @@ def test_a_name_or_weight_that_is_none_is_refused(text: str, message: str) -> No
         ({"pair_losses": ("margin", "margin:2")}, "margin is given twice"),
         ({"pair_losses": ("triplet",), "alpha": 0.3}, "alpha belongs to the margin loss"),
         ({"pair_losses": ("triplet",), "negatives": "hard"}, "negatives belongs to the margin"),
-        ({"effective_dim": 64}, "effective_dim 64 belongs to --negatives distance, not to uniform"),
+        (
+            {"effective_dim": 64},
+            "--effective-dim 64 belongs to --negatives distance, not to uniform",
+        ),
         ({"negatives": "reference", "effective_dim": 64}, "not to reference"),
         ({"beta": 2.0}, "less than 2"),
         ({"pair_losses": ()}, "at least 1"),

@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from benchmarks.ablation_configurations import CONFIGURATIONS, Run
 from multigrain.config import ConfigError, load_config
+from trainer.engine.optimiser import OptimiserError, OptimiserSettings, Rates, build_optimiser
 from trainer.settings import TrainConfig
 from trainer.settings_used import idle_settings
 
@@ -56,6 +59,31 @@ def test_a_setting_that_would_do_nothing_is_refused(changes: dict[str, Any], exp
 def test_the_same_setting_is_taken_where_it_is_used(changes: dict[str, Any]) -> None:
     """And where it only says what is so without it."""
     TrainConfig.from_values(USUAL | changes)
+
+
+@pytest.mark.parametrize("changes", [{"pair_losses": "proxy-anchor"}, {"positives": "class"}])
+def test_one_view_and_no_classifier_learn_from_classes(changes: dict[str, Any]) -> None:
+    """Proxies and positives of a class need no second view of a photo."""
+    TrainConfig.from_values(USUAL | {"lambda": 0, "num_views": 1} | changes)
+
+
+def optimiser_of(name: str, **changes: float) -> torch.optim.Optimizer:
+    usual = {"learning_rate": 0.1, "momentum": 0.9, "dampening": 0.0, "beta2": 0.999}
+    constants: Any = usual | {"nesterov": False, "weight_decay": 0.0} | changes
+    settings = OptimiserSettings(name=name, **constants)
+    return build_optimiser(nn.Linear(2, 2), settings, decay_norms=True, rates=Rates())
+
+
+def test_timm_s_optimisers_take_the_betas_that_are_given() -> None:
+    """Their own at the defaults; what an optimiser does not take is refused."""
+    pytest.importorskip("timm")
+    assert optimiser_of("timm:lamb", beta2=0.9).defaults["betas"] == (0.9, 0.9)
+    assert optimiser_of("timm:lion").defaults["betas"] == (0.9, 0.99)
+    assert optimiser_of("timm:sgdw", momentum=0.5).defaults["momentum"] == 0.5
+    with pytest.raises(OptimiserError, match="timm:sgdw takes no --adam-beta2"):
+        optimiser_of("timm:sgdw", beta2=0.9)
+    with pytest.raises(OptimiserError, match="timm:adagrad takes no --momentum"):
+        optimiser_of("timm:adagrad", momentum=0.5)
 
 
 @pytest.mark.parametrize("flags", [("--whiten-dim", "0"), ("--lambda", "1"), ("--exponents", "")])

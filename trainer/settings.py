@@ -7,7 +7,7 @@ from pydantic import ConfigDict, model_validator
 from trainer.settings_data import LARGEST_SIDE, SMALLEST_SIDE, DataSettings
 from trainer.settings_engine import EngineSettings
 from trainer.settings_finish import WHITEN_POWER, FinishSettings
-from trainer.settings_loss import LossSettings
+from trainer.settings_loss import PROXY_LOSSES, LossSettings, weighted_loss
 from trainer.settings_model import ModelSettings
 from trainer.settings_run import RunSettings
 from trainer.settings_used import unused_setting
@@ -33,7 +33,10 @@ class TrainConfig(
                 f"--batch-size {self.batch_size} is not a multiple of {self.num_views} views x "
                 f"{self.accumulate} micro-batches: take {nearest}"
             )
-        if self.lambda_ == 0 and self.num_views == 1 and self.positives == "instance":
+        of_classes = self.positives == "class" or any(
+            weighted_loss(text).name in PROXY_LOSSES for text in self.pair_losses
+        )
+        if self.lambda_ == 0 and self.num_views == 1 and not of_classes:
             raise ValueError("--lambda 0 with one view a photo trains nothing: give --num-views 2")
         unused = unused_setting(self)
         if unused:

@@ -29,7 +29,12 @@ class EngineSettings(Config):
     momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD, beta1 of Adam")
     nesterov: bool = Field(default=False, description="Nesterov momentum of SGD")
     dampening: float = Field(default=0.0, ge=0, le=1, description="dampening of SGD's momentum")
-    adam_beta2: float = Field(default=0.999, ge=0, lt=1, description="second beta of Adam")
+    adam_beta2: float = Field(
+        default=0.999,
+        ge=0,
+        lt=1,
+        description="second beta of Adam, RMSprop's alpha; timm's keep their own unless changed",
+    )
     weight_decay: float = Field(default=1e-4, ge=0, description="of weights")
     decay_norms: bool = Field(default=False, description="decay norms and biases too")
     head_rate_factor: float = Field(default=1.0, ge=0, description="the head's share of the rate")

@@ -14,6 +14,7 @@ PAIR_LOSSES = (
     "margin", "triplet", "triplet-soft", "contrastive", "circle", "multi-similarity",
     "supcon", "nt-xent", "proxy-anchor", "proxy-nca",
 )  # fmt: skip
+PROXY_LOSSES = ("proxy-anchor", "proxy-nca")  # between views and classes: one view a photo will do
 
 
 class WeightedLoss(NamedTuple):
@@ -80,7 +81,7 @@ class LossSettings(Config):
         default = _default_of(type(self), "effective_dim")
         if fitting is not None and self.effective_dim not in (*fitting, default):
             raise ValueError(
-                f"effective_dim {self.effective_dim} belongs to --negatives distance, not to "
+                f"--effective-dim {self.effective_dim} belongs to --negatives distance, not to "
                 f"{self.negatives}: leave it out"
             )
         return self
@@ -95,9 +96,10 @@ class LossSettings(Config):
             name for name in given if getattr(self, name) != _default_of(type(self), name)
         )
         if changed and not uses_margin:
+            flag = f"--{changed[0].replace('_', '-')}"
             raise ValueError(
-                f"{changed[0]} belongs to the margin loss, which --pair-losses leaves out: "
-                f"add margin, or leave {changed[0]} out"
+                f"{flag} belongs to the margin loss, which --pair-losses leaves out: "
+                f"add margin, or leave {flag} out"
             )
         return self
 

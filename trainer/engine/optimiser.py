@@ -1,18 +1,19 @@
 """The optimiser and its parameter groups: who decays, who learns at which share of the rate."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from multigrain.errors import MultiGrainError
-from trainer.settings_engine import TIMM
+from trainer.settings_engine import TIMM, EngineSettings
 
 _TRUNK = "model.backbone."
 _EXPONENT = "model.pool.p"
 _BETA = "beta"
+_NUM_BETAS = 2
 _NUMBERED = re.compile(r"(?:[^.\d]*\.)*[^.]*\d[^.]*")
 
 
@@ -74,6 +75,24 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Give every group its share of a rate."""
     for group in optimiser.param_groups:
         group["lr"] = rate * group["rate_factor"]
+
+
+def restore_optimiser(
+    optimiser: torch.optim.Optimizer, state: Mapping[str, Any], *, same_settings: bool
+) -> None:
+    """Take up an interrupted run's state; with other settings the groups keep those of this run.
+
+    With the same ones they take the state's, among which may be counters. Raises ValueError when
+    the groups are others.
+    """
+    own = [
+        {name: value for name, value in group.items() if name != "params"}
+        for group in optimiser.param_groups
+    ]
+    optimiser.load_state_dict(dict(state))
+    if not same_settings:
+        for group, values in zip(optimiser.param_groups, own, strict=True):
+            group.update(values)
 
 
 def skips_on_device(optimiser: torch.optim.Optimizer) -> bool:
@@ -148,25 +167,55 @@ def _rmsprop(groups: Groups, settings: OptimiserSettings) -> torch.optim.Optimiz
 
 def _timm(groups: Groups, settings: OptimiserSettings) -> torch.optim.Optimizer:
     try:
-        from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
+        from timm.optim import (  # type: ignore[attr-defined]
+            create_optimizer_v2,
+            get_optimizer_info,
+        )
     except ImportError as error:
         raise OptimiserError(
             f"--optimiser {settings.name} needs timm: pip install 'multigrain-retrieval[timm]'"
         ) from error
+    name = settings.name.removeprefix(TIMM)
     try:
+        betas = _timm_betas(get_optimizer_info(name.split("_")[-1].lower()), settings)
         optimiser: torch.optim.Optimizer = create_optimizer_v2(
             groups,
-            opt=settings.name.removeprefix(TIMM),
+            opt=name,
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
             momentum=settings.momentum,
+            **betas,
         )
     except (ValueError, KeyError, AssertionError) as error:
         raise OptimiserError(
-            f"timm has no optimiser {settings.name.removeprefix(TIMM)!r} ({error}): "
-            f"timm.optim.list_optimizers() names them"
+            f"timm has no optimiser {name!r} ({error}): timm.optim.list_optimizers() names them"
         ) from error
     return optimiser
+
+
+def _timm_betas(info: Any, settings: OptimiserSettings) -> dict[str, Any]:
+    """The betas asked for; at the settings' defaults an optimiser keeps its own.
+
+    Raises OptimiserError for a momentum or beta that the optimiser does not take.
+    """
+    given = {
+        "momentum": settings.momentum != _default_of("momentum"),
+        "adam_beta2": settings.beta2 != _default_of("adam_beta2"),
+    }
+    takes_betas = info.has_betas and info.num_betas == _NUM_BETAS
+    taken = {"momentum": takes_betas or info.has_momentum, "adam_beta2": takes_betas}
+    for name, is_given in given.items():
+        if is_given and not taken[name]:
+            raise OptimiserError(
+                f"--optimiser {settings.name} takes no --{name.replace('_', '-')}: leave it out"
+            )
+    if takes_betas and (given["adam_beta2"] or (given["momentum"] and not info.has_momentum)):
+        return {"betas": (settings.momentum, settings.beta2)}
+    return {}
+
+
+def _default_of(name: str) -> object:
+    return EngineSettings.model_fields[name].default
 
 
 _OPTIMISERS: dict[str, Callable[[Groups, OptimiserSettings], torch.optim.Optimizer]] = {
