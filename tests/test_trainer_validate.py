@@ -86,7 +86,23 @@ def test_scores_equal_those_computed_one_query_after_another(photos: PhotoSet) -
     model, said = small_model(photos.class_names), list[str]()
     scores = validate(model, photos, SMALL, say=said.append)
     assert scores == pytest.approx(expected_scores(model, photos), abs=1e-6)
-    assert said == ["1 validation photos cannot be read and are left out"]
+    (line,) = said
+    assert line.startswith("1 validation photos cannot be read and are left out: ")
+    assert "/unreadable.jpg (image_undecodable: " in line
+
+
+def test_of_many_unreadable_photos_the_first_are_named(tmp_path: Path) -> None:
+    """The others are counted; a name that is not UTF-8 is spelled out."""
+    flat = draw_flat(tmp_path / "flat", num_photos=3)
+    for number in range(5):
+        (flat / f"z-caf\udce9-{number}.jpg").write_bytes(b"no photo")
+    said = list[str]()
+    photos = read_photo_set(flat, say=say_nothing)
+    validate(small_model(), photos, SMALL, say=said.append)
+    (line,) = said
+    assert line.startswith("5 validation photos cannot be read")
+    assert line.count("z-caf\\udce9-") == line.count("(image_undecodable") == 3
+    assert line.endswith(" and 2 more")
 
 
 def test_without_classes_there_is_copy_retrieval_alone(tmp_path: Path) -> None:

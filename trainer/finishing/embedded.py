@@ -16,10 +16,12 @@ from multigrain.transforms import Pixels, Preprocessing
 from trainer.finishing.copies import Picture, copies_of, prepared_picture
 from trainer.inputs.labels import PhotoSet
 from trainer.inputs.reading import Skipped, prepared_batches
-from trainer.losses.gather import own_slice, sum_over_processes
+from trainer.losses.gather import gather_rows, own_slice, sum_over_processes
 
 # Pixels [n, 3, h, w] of one batch -> one output for each way of embedding that is compared.
 Forward = Callable[[Tensor], Sequence[Output]]
+
+_MOST_NAMED = 3  # unreadable photos, of any number
 
 
 class Rows(NamedTuple):
@@ -48,23 +50,40 @@ def embed_part(
 ) -> list[Part]:
     """Embed this process's photos and copies; one part for each output of `forward`.
 
-    Photos that cannot be read are left out and their number is said. Raises MetricError, on
-    every process, for an embedding or a logit that is not finite.
+    Photos that cannot be read are left out; their number is said, and of the first ones name
+    and reason. Raises MetricError, on every process, for an embedding or a logit that is not
+    finite.
     """
     num_photos = len(photos.names)
     own = own_slice(num_photos)
     pictures = [Picture(photo_id) for photo_id in own]
-    originals = _embed(forward, photos, pictures, preprocessing, device=device)
-    num_read = torch.tensor(len(originals[0].pictures), device=device)
-    if num_missing := num_photos - int(sum_over_processes(num_read)):
-        say(f"{num_missing} validation photos cannot be read and are left out")
+    originals, skipped = _embed(forward, photos, pictures, preprocessing, device=device)
+    _say_skipped(
+        [(photos.names[own[number]], reason) for number, reason in skipped], device=device, say=say
+    )
     edited = copies_of(own, num_photos=num_photos)
-    copies = _embed(forward, photos, edited, preprocessing, device=device)
+    copies, _ = _embed(forward, photos, edited, preprocessing, device=device)
     num_broken = torch.tensor(sum(not rows.finite for rows in originals + copies), device=device)
     # Agreed upon: a process that stopped alone would leave the others waiting.
     if int(sum_over_processes(num_broken)):
         raise MetricError("an embedding or a logit is not finite: the model is broken")
     return [Part(*pair) for pair in zip(originals, copies, strict=True)]
+
+
+def _say_skipped(
+    skipped: Sequence[tuple[str, str]], *, device: torch.device, say: Callable[[str], None]
+) -> None:
+    """Only the first process speaks, so it must know of all; of each process the first few."""
+    count = int(sum_over_processes(torch.tensor(len(skipped), device=device)))
+    if not count:
+        return
+    words = "\0".join(f"{name} ({reason})" for name, reason in skipped[:_MOST_NAMED])
+    # A photo's name need not be UTF-8; what is said is.
+    own = words.encode(errors="backslashreplace") + b"\0" * bool(skipped)
+    gathered = gather_rows(torch.tensor(list(own), dtype=torch.uint8, device=device))
+    named = bytes(gathered.tolist()).decode().split("\0")[:-1][:_MOST_NAMED]
+    more = f" and {count - len(named)} more" if count > len(named) else ""
+    say(f"{count} validation photos cannot be read and are left out: {', '.join(named)}{more}")
 
 
 @torch.inference_mode()
@@ -75,7 +94,7 @@ def _embed(
     preprocessing: Preprocessing,
     *,
     device: torch.device,
-) -> list[Rows]:
+) -> tuple[list[Rows], list[Skipped]]:
     # What no pixels give, for the kinds and numbers of columns: a process may have no photo.
     nothing = forward(torch.zeros(1, 3, *preprocessing.shapes()[0], device=device))
     none = torch.empty(0, dtype=torch.int64, device=device)
@@ -95,7 +114,7 @@ def _embed(
             rows.add(output, torch.tensor(labels, device=device))
     order = sorted(range(len(numbers)), key=numbers.__getitem__)
     read_pictures = [pictures[numbers[place]] for place in order]
-    return [rows.ordered(read_pictures, order) for rows in found]
+    return [rows.ordered(read_pictures, order) for rows in found], skipped
 
 
 class _Found(NamedTuple):
