@@ -39,13 +39,18 @@ class Checkpoint(NamedTuple):
 def save_checkpoint(path: Path, model: MultiGrain, document: Document) -> str:
     """Write model and document as one file, whole or not at all; return the fingerprint.
 
-    Raises CheckpointError when the tensors are not those the document describes.
+    Raises CheckpointError when the tensors are not those the document describes, and for a
+    document that could not be read back.
     """
+    text = _checked_text(path, document)
     tensors = {name: _plain(tensor) for name, tensor in model.state_dict().items()}
     _check_names(path, tensors, _wanted(document))
-    metadata = {_FORMAT_KEY: str(FORMAT), _DOCUMENT_KEY: document.model_dump_json()}
+    metadata = {_FORMAT_KEY: str(FORMAT), _DOCUMENT_KEY: text}
     with write_via_temporary(path) as temporary:
-        save_file(tensors, str(temporary), metadata=metadata)
+        try:
+            save_file(tensors, str(temporary), metadata=metadata)
+        except SafetensorError as error:  # how it tells of a full disk
+            raise CheckpointError(f"{path} cannot be written: {error}") from error
     return fingerprint_of(tensors, document)
 
 
@@ -93,6 +98,18 @@ def fingerprint_of(tensors: Mapping[str, Tensor], document: Document) -> str:
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _checked_text(path: Path, document: Document) -> str:
+    """The document as JSON; a copy with changed values has not been checked until here."""
+    text = document.model_dump_json()
+    try:
+        Document.model_validate_json(text)
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{path} is not written, no program could read it: {error}"
+        ) from error
+    return text
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

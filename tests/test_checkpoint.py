@@ -146,6 +146,23 @@ def test_what_does_not_fit_is_an_error(
         load_checkpoint(saved)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"metrics": {"top1": float("nan")}},
+        {"pooling": DOCUMENT.pooling.model_copy(update={"p": 0.0})},
+    ],
+)
+def test_a_document_that_could_not_be_read_back_is_not_written(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    """A score or an exponent that is no number is found out before, not at the next start."""
+    wrong = DOCUMENT.model_copy(update=changes)
+    with pytest.raises(CheckpointError, match=r"(metrics.top1|pooling.p)"):
+        save_checkpoint(tmp_path / "x.safetensors", MultiGrain.build(DOCUMENT), wrong)
+    assert not list(tmp_path.iterdir())
+
+
 def test_files_that_are_no_checkpoints_are_named(tmp_path: Path) -> None:
     """A missing file, garbage, and plain safetensors each get their own message."""
     with pytest.raises(CheckpointError, match="no checkpoint at"):
