@@ -338,6 +338,26 @@ def test_a_guard_counts_rows_only() -> None:
         other.check(int(other.reached), lambda step: [f"a{step}", f"b{step}"])
 
 
+def test_a_state_saved_after_the_guard_tripped_can_be_gone_on_from(
+    photos: Path, tmp_path: Path
+) -> None:
+    """Where records are late it may be saved; the next step that is no number stops the run."""
+    config = settings(photos, tmp_path / "run", resume="auto", max_nonfinite_steps=2)
+    loop, batches = parts_of(config)
+    loop.journal.late = True
+    loop.stepper.device_part = as_it_is
+    for step, batch in enumerate(poisoned(batches, steps={0, 1})):
+        losses = loop.step(step, batch)
+        loop.journal.note(losses, step=step + 1, skipped=loop.stepper.skipped)
+        if step == 1:
+            loop.save(2)
+            loop.writer.wait()
+            break
+    assert int(loop.stepper.guard.reached) == 1
+    again, batches = parts_of(config)
+    assert again.train(batches, start=2)
+
+
 def test_micro_batches_average_to_the_gradient_of_the_whole(photos: Path, tmp_path: Path) -> None:
     """With classes alone and no batch norm, where a step is a mean over views."""
     norms = []

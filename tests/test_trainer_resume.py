@@ -201,8 +201,8 @@ def test_other_settings_are_refused_or_accepted_with_their_difference(
     with pytest.raises(RunFolderError, match="--resume-anyway") as refused:
         train(changed, alone())
     differences = (
-        "alpha is new, 0.2; duration was '2step', is '3step'; "
-        "learning_rate was 0.01, is 0.02; old was 1, is gone"
+        "--alpha is new, 0.2; --duration was '2step', is '3step'; "
+        "--learning-rate was 0.01, is 0.02; old was 1, is gone"
     )
     assert differences in str(refused.value)
     assert train(changed.model_copy(update={"resume_anyway": True}), alone()) is not None
@@ -211,6 +211,29 @@ def test_other_settings_are_refused_or_accepted_with_their_difference(
     other = config.model_copy(update={"backbone": "shufflenet_v2_x0_5", "resume_anyway": True})
     with pytest.raises(RunFolderError, match="does not fit"):
         train(other, alone())
+
+
+def test_resumed_anyway_a_run_takes_the_new_settings_of_its_optimiser(
+    photos: Path, tmp_path: Path
+) -> None:
+    """Momentum and decay of this run, buffers of the state; compiling is decided anew if asked."""
+    config = settings(photos, tmp_path / "run", duration="2step")
+    loop, batches = parts_of(config)
+    assert loop.train(batches, start=0)
+    newest = loop.run.newest()
+    assert newest is not None
+    state = loop.run.load(newest)
+    changes = {"momentum": 0.5, "weight_decay": 0.25, "out": tmp_path / "other"}
+    other, _ = parts_of(config.model_copy(update=changes))
+    other.restore(state)
+    groups = other.stepper.optimiser.param_groups
+    assert {group["momentum"] for group in groups} == {0.5}
+    assert max(group["weight_decay"] for group in groups) == 0.25
+    assert_equal(state["optimiser"]["state"], other.stepper.optimiser.state_dict()["state"])
+    assert other.compiled is False
+    asked, _ = parts_of(config.model_copy(update={"compile": "yes", "out": tmp_path / "asked"}))
+    asked.restore(state)
+    assert asked.compiled is None
 
 
 def test_a_failed_background_write_stops_the_run_and_keeps_the_older_state(

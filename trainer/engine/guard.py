@@ -52,13 +52,16 @@ class Guard:
         )
 
     def state(self) -> dict[str, Any]:
-        """Return the counters."""
-        return {"in_row": self._in_row, "reached": self._reached}
+        """Return the counter."""
+        return {"in_row": self._in_row}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up the counters of an interrupted run."""
+        """Take up the counter of an interrupted run; whether it was stopped here is forgotten.
+
+        Whoever goes on has mended something, and the next skipped step would stop it again.
+        """
         self._in_row = state["in_row"].to(self._in_row.device)
-        self._reached = state["reached"].to(self._reached.device)
+        self._reached = torch.full_like(self._reached, -1)
 
 
 class Statistics:

@@ -178,7 +178,9 @@ class Journal:
         self._meter.restore(state["meter"], self._device)
         self._begin(num_steps=state["num_steps"], seconds=state["seconds"], waited=state["waited"])
         if (pending := state["pending"]) is not None:
-            means = reading(tuple(pending["names"]), pending["means"].to(self._device))
+            values = pending["means"].clone()
+            values[pending["names"].index(_REACHED)] = -1  # as the guard's own, see its restore
+            means = reading(tuple(pending["names"]), values.to(self._device))
             self._pending = Pending(pending["facts"], means, lambda: dict.fromkeys(PARTS, 0.0))
 
     def start(self, *, num_lines: int, step: int) -> None:

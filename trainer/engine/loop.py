@@ -18,7 +18,7 @@ from trainer.engine.runfolder import RunFolder
 from trainer.engine.saving import StateWriter
 from trainer.engine.schedule import rate_at
 from trainer.engine.signals import stop_on_signals
-from trainer.engine.stepper import Stepper
+from trainer.engine.stepper import Stepper, restore_optimiser
 from trainer.inputs.bad_photos import BadPhotos
 from trainer.inputs.loading import Batch
 from trainer.losses.objective import Losses, Objective
@@ -174,14 +174,16 @@ class Loop:
             )
         for model, rows in zip(self._models(), state["statistics"], strict=False):
             set_statistics(model, rows)
-        self.stepper.optimiser.load_state_dict(state["optimiser"])
+        same = state["identity"] == self.identity
+        restore_optimiser(self.stepper.optimiser, state["optimiser"], same_settings=same)
         self.stepper.scaler.load_state_dict(state["scaler"])
         self.stepper.guard.restore(state["guard"])
         self.journal.restore(state["journal"])
         self.scores, self._owes_scores = state["scores"], state["owes_scores"]
         self.best.restore(state["best"])
         self.bad_photos.restore(state["bad_photos"])
-        self.compiled = state["compiled"]
+        if state["identity"].get("compile") == self.identity.get("compile"):
+            self.compiled = state["compiled"]
         return int(state["step"])
 
     def _reserve(self, step: int) -> None:

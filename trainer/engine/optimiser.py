@@ -1,7 +1,7 @@
 """The optimiser and its parameter groups: who decays, who learns at which share of the rate."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -75,24 +75,6 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Give every group its share of a rate."""
     for group in optimiser.param_groups:
         group["lr"] = rate * group["rate_factor"]
-
-
-def restore_optimiser(
-    optimiser: torch.optim.Optimizer, state: Mapping[str, Any], *, same_settings: bool
-) -> None:
-    """Take up an interrupted run's state; with other settings the groups keep those of this run.
-
-    With the same ones they take the state's, among which may be counters. Raises ValueError when
-    the groups are others.
-    """
-    own = [
-        {name: value for name, value in group.items() if name != "params"}
-        for group in optimiser.param_groups
-    ]
-    optimiser.load_state_dict(dict(state))
-    if not same_settings:
-        for group, values in zip(optimiser.param_groups, own, strict=True):
-            group.update(values)
 
 
 def skips_on_device(optimiser: torch.optim.Optimizer) -> bool:

@@ -3,7 +3,7 @@
 B views of a process, split into micro-batches.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
@@ -204,6 +204,24 @@ class Stepper:
         scale = self.scaler._get_scale_async()  # noqa: SLF001 - get_scale() waits for the device
         assert scale is not None
         return (scale <= 1).float()
+
+
+def restore_optimiser(
+    optimiser: torch.optim.Optimizer, state: Mapping[str, Any], *, same_settings: bool
+) -> None:
+    """Take up an interrupted run's state; with other settings the groups keep those of this run.
+
+    With the same ones they take the state's, among which may be counters. Raises ValueError when
+    the groups are others.
+    """
+    own = [
+        {name: value for name, value in group.items() if name != "params"}
+        for group in optimiser.param_groups
+    ]
+    optimiser.load_state_dict(dict(state))
+    if not same_settings:
+        for group, values in zip(optimiser.param_groups, own, strict=True):
+            group.update(values)
 
 
 def _split(inputs: Inputs, num_parts: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Mix | None]]:
