@@ -101,8 +101,66 @@ def test_a_classifier_is_kept_when_its_classes_are_named(
         )
     assert "left out" not in capsys.readouterr().err
     (tmp_path / "names.txt").write_text("ant\nbee\n")
-    with pytest.raises(WeightsError, match="holds 2 different names, the classifier has 3"):
+    with pytest.raises(WeightsError, match="holds 2 names, the classifier has 3"):
         converted(tmp_path, state, class_names=tmp_path / "names.txt")
+
+    (tmp_path / "names.txt").write_text("crane\nbee\ncrane\n")
+    with pytest.raises(WeightsError, match="'crane' stands on lines 1 and 3"):
+        converted(tmp_path, state, class_names=tmp_path / "names.txt")
+    (tmp_path / "names.txt").write_text("ant\nbee\ncow\n")
+    converted(tmp_path, state, class_names=tmp_path / "names.txt")
+    assert "--pooling avg keeps its scores" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "between"), [("test_convnext", "head.norm"), ("test_vit", "cls_token")]
+)
+def test_a_classifier_behind_something_else_is_refused(
+    name: str, between: str, tmp_path: Path
+) -> None:
+    """A norm of the head, or a class token: its scores on pooled features would be others."""
+    import timm
+
+    (tmp_path / "names.txt").write_text("ant\nbee\n")
+    theirs = (
+        timm.create_model(name, pretrained=False, num_classes=2, img_size=160)
+        if (name == "test_vit")
+        else timm.create_model(name, pretrained=False, num_classes=2)
+    )
+    save_file(theirs.state_dict(), str(tmp_path / "timm.safetensors"))
+    values = {"weights": tmp_path / "timm.safetensors", "backbone": f"timm:{name}", "size": 160}
+    config = ConvertConfig(**values, rule="crop", out=tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError, match=f"{between} stands between"):
+        convert(config.model_copy(update={"class_names": tmp_path / "names.txt"}))
+    convert(config)
+
+
+@pytest.mark.parametrize(
+    ("p", "message"),
+    [([3.0, 4.0], "2 exponents"), ([0.0], "exponent is 0"), ([float("nan")], "exponent is nan")],
+)
+def test_an_exponent_that_gem_cannot_have_is_refused(
+    p: list[float], message: str, state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    """Until another is given."""
+    file = {**state, "pool.p": torch.tensor(p)}
+    with pytest.raises(WeightsError, match=message):
+        converted(tmp_path, file)
+    assert converted(tmp_path, file, p=2.0).document.pooling.p == 2.0
+
+
+def test_which_of_several_weights_is_taken_is_said(
+    state: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrapper of several, and of two encoders the one that was trained."""
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    pair = {f"encoder_k.{n}": t for n, t in zeros.items()}
+    pair |= {f"encoder_q.{n}": t for n, t in state.items()}
+    model = converted(tmp_path, {"model_ema": zeros, "state_dict": pair}).model
+    assert torch.equal(model.backbone.state_dict()["conv1.weight"], state["conv1.weight"])
+    said = capsys.readouterr().err
+    assert "those of 'state_dict'; beside them lie model_ema" in said
+    assert "that under 'encoder_q.'; beside it lie 'encoder_k.'" in said
 
 
 def test_the_original_s_whitening_is_left_out_and_said(

@@ -71,14 +71,14 @@ def convert(config: ConvertConfig) -> Path:
     from trainer.models.weights_sources import read_tensors
 
     check_out_file(config.out)
-    tensors = foreign.tensors_in(read_tensors(config.weights))
+    tensors = foreign.tensors_in(read_tensors(config.weights), say=say)
     document = _document(config)
     model = MultiGrain.build(document)
     check_shapes(model.backbone, set(document.preprocessing.shapes()))
-    found = foreign.understand(tensors, model.backbone)
+    found = foreign.understand(tensors, model.backbone, say=say)
     foreign.fill(model.backbone, found.trunk, bgr=config.bgr)
     document = _with_exponent(config, document, found.p)
-    document = _with_classes(config, document, found.classifier)
+    document = _with_classes(config, document, found)
     model.pool = build_pooling(document.pooling.kind, p=document.pooling.p)
     if document.classifier is not None:
         num_classes = len(document.classifier.class_names)
@@ -113,23 +113,31 @@ def _document(config: ConvertConfig) -> "Document":
     )
 
 
-def _with_exponent(config: ConvertConfig, document: "Document", p: float | None) -> "Document":
+def _with_exponent(
+    config: ConvertConfig, document: "Document", tensor: "Tensor | None"
+) -> "Document":
     """Take the file's own exponent, unless another is asked for."""
-    if p is None or config.p is not None or config.pooling != "gem":
+    from trainer.models.foreign import exponent_of
+
+    if tensor is None or config.p is not None or config.pooling != "gem":
         return document
+    p = exponent_of(tensor)
     say(f"the exponent is the file's own, {p:g}")
     return document.model_copy(update={"pooling": document.pooling.model_copy(update={"p": p})})
 
 
-def _with_classes(
-    config: ConvertConfig, document: "Document", classifier: "dict[str, Tensor]"
-) -> "Document":
+def _with_classes(config: ConvertConfig, document: "Document", found: "Foreign") -> "Document":
     from multigrain.document import ClassifierSpec
     from trainer.models.foreign import class_names_for
 
     if config.class_names is None:
         return document
-    names = class_names_for(classifier, config.class_names)
+    names = class_names_for(found, config.class_names)
+    if found.p is None and config.pooling != "avg":
+        say(
+            f"the classifier was trained behind average pooling, and scores "
+            f"lower behind {config.pooling}: --pooling avg keeps its scores"
+        )
     return document.model_copy(update={"classifier": ClassifierSpec(class_names=names)})
 
 
@@ -138,7 +146,8 @@ def _what_is_left(config: ConvertConfig, found: "Foreign") -> list[str]:
     lines = []
     if found.classifier and config.class_names is None:
         num_classes = len(found.classifier["weight"])
-        lines.append(f"the classifier of {num_classes} classes is left out: --class-names keeps it")
+        kept = f"it works behind {found.between[0]}" if found.between else "--class-names keeps it"
+        lines.append(f"the classifier of {num_classes} classes is left out: {kept}")
     if found.has_whitening:
         lines.append(
             "the whitening is left out, it works on [e; 1], and the classifier beside it expects "

@@ -3,6 +3,7 @@
 K classes, C channels.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,12 +17,21 @@ from trainer.models.weights_sources import WeightsError
 # Where other programs put the weights among epochs and optimisers.
 _WRAPPERS = ("state_dict", "model_state", "model", "model_ema", "net", "weights")
 _EXPONENTS = ("pool.p", "pool_layer.p", "pooling.p")
-_CLASSIFIERS = ("fc", "classifier", "head", "head.fc", "classifier.1", "last_linear")
+_CLASSIFIERS = ("fc", "classifier", "head", "classifier.1", "classifier.2", "last_linear")
+# Where a library's model does something between the pooled features and its classifier.
+_BETWEEN = re.compile(
+    r"(^|\.)(heads?|classifier|fc_norm|pre_logits|attn_pool|neck|bnneck|bottleneck)\."
+)
+_LEFT_BETWEEN = re.compile(r"(^|\.)norm\.")
+_CLASS_TOKENS = ("class_token", "cls_token")
+# Copies of a trunk that follow another one.
+_FOLLOWERS = ("encoder_k", "momentum")
 _PCA = ("pca_P", "pca_m")
 _COUNTER = "num_batches_tracked"
 _OF_A_RESNET = "layer1.0.conv1.weight"
 _RGB = 3
 _MATRIX = 2
+_MOST_NAMED = 3
 
 # pycls' names of a ResNet (Radosavovic et al.; pymetric has them too) and torchvision's.
 _CONVOLUTIONS = {"a": "1", "b": "2", "c": "3"}
@@ -40,17 +50,24 @@ class Foreign(NamedTuple):
 
     trunk: dict[str, Tensor]
     classifier: dict[str, Tensor]  # weight [K, C] and bias [K], or nothing
-    p: float | None
+    between: list[str]  # what stands between the pooled features and that classifier
+    p: Tensor | None
     has_whitening: bool
     left: list[str]
 
 
-def tensors_in(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The named tensors of a file's object, however it is wrapped; raises WeightsError."""
+def tensors_in(loaded: Mapping[str, Any], *, say: Callable[[str], None]) -> dict[str, Tensor]:
+    """The named tensors of a file's object, however it is wrapped; raises WeightsError.
+
+    Which of several sets of weights is taken is said.
+    """
+    sets = [name for name, inner in loaded.items() if _holds_tensors(inner)]
     for name in _WRAPPERS:
-        inner = loaded.get(name)
-        if isinstance(inner, Mapping) and any(isinstance(t, Tensor) for t in inner.values()):
-            return tensors_in(inner)
+        if name in sets:
+            others = [str(other) for other in sets if other != name]
+            if others:
+                say(f"the weights are those of {name!r}; beside them lie {', '.join(others)}")
+            return tensors_in(loaded[name], say=say)
     tensors = {name: t for name, t in loaded.items() if isinstance(t, Tensor)}
     if not tensors:
         raise WeightsError(
@@ -60,15 +77,20 @@ def tensors_in(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
     return tensors
 
 
-def understand(tensors: Mapping[str, Tensor], backbone: Backbone) -> Foreign:
+def understand(
+    tensors: Mapping[str, Tensor], backbone: Backbone, *, say: Callable[[str], None]
+) -> Foreign:
     """Find the trunk under any prefix, then exponent, classifier and whitening beside it.
 
     Names of pycls' ResNets are translated. Whether the trunk is whole is for the caller to check.
+    Which of several equal trunks is taken is said.
     """
     own = backbone.library_state()
     is_resnet = _OF_A_RESNET in own
     named = {(_translated(n) if is_resnet else n): tensor for n, tensor in tensors.items()}
-    prefix = _prefix_of(named, own)
+    prefix, *others = _prefixes_of(named, own)
+    if others:
+        say(f"the trunk is that under {prefix!r}; beside it lie {', '.join(map(repr, others))}")
     trunk = {name: named.pop(prefix + name) for name in own if prefix + name in named}
     classifier = _classifier_in(named, backbone.num_channels)
     p = next((named.pop(name) for name in list(named) if name.endswith(_EXPONENTS)), None)
@@ -78,7 +100,8 @@ def understand(tensors: Mapping[str, Tensor], backbone: Backbone) -> Foreign:
     return Foreign(
         trunk,
         classifier,
-        None if p is None else float(p.reshape(-1)[0]),
+        _between(named, own) if classifier else [],
+        p,
         has_whitening,
         sorted(name for name in named if not name.endswith(_PCA)),
     )
@@ -106,21 +129,55 @@ def fill(backbone: Backbone, trunk: Mapping[str, Tensor], *, bgr: bool) -> None:
     backbone.load_library_state({**trunk, **turned})
 
 
-def class_names_for(classifier: Mapping[str, Tensor], file: Path) -> tuple[str, ...]:
-    """Read the names of a classifier's outputs; raises WeightsError for another number of them."""
+def exponent_of(p: Tensor) -> float:
+    """Return the file's exponent; raises WeightsError for one that GeM here cannot have."""
+    if p.numel() != 1:
+        raise WeightsError(
+            f"the file has {p.numel()} exponents, one for each channel, and GeM here has one: "
+            f"give it as --p"
+        )
+    value = float(p)
+    if not math.isfinite(value) or value <= 0:
+        raise WeightsError(f"the file's exponent is {value:g}: give one above 0 as --p")
+    return value
+
+
+def class_names_for(found: Foreign, file: Path) -> tuple[str, ...]:
+    """Read the names of a classifier's outputs, each once.
+
+    Raises WeightsError for another number of them, and for a classifier that does not stand
+    directly behind the pooled features: its scores would be others.
+    """
+    classifier = found.classifier
     if not classifier:
         raise WeightsError("--class-names: the file has no linear classifier of the trunk's width")
+    if found.between:
+        raise WeightsError(
+            f"--class-names: the classifier does not work on the pooled features, "
+            f"{', '.join(found.between[:_MOST_NAMED])} stands between: convert without it"
+        )
     try:
         names = tuple(file.read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise WeightsError(f"--class-names {file} cannot be read: {error}") from error
     num_classes = len(classifier["weight"])
-    if len(names) != num_classes or len(set(names)) != num_classes:
+    if len(names) != num_classes:
         raise WeightsError(
-            f"--class-names holds {len(set(names))} different names, the classifier has "
-            f"{num_classes} classes"
+            f"--class-names holds {len(names)} names, the classifier has {num_classes} classes"
         )
+    lines: dict[str, int] = {}
+    for line, name in enumerate(names, start=1):
+        if name in lines:
+            raise WeightsError(
+                f"--class-names {file}: {name!r} stands on lines {lines[name]} and {line}: give "
+                f"each class a name of its own"
+            )
+        lines[name] = line
     return names
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(t, Tensor) for t in value.values())
 
 
 def _block(match: re.Match[str]) -> str:
@@ -133,11 +190,21 @@ def _translated(name: str) -> str:
     return name
 
 
-def _prefix_of(named: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """The prefix under which most of the trunk's names are found; the shortest of equals."""
+def _prefixes_of(named: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """The prefixes under which most of the trunk's names are found; one that follows none first."""
     first = next(iter(own))
     prefixes = {name.removesuffix(first) for name in named if name.endswith(first)} or {""}
-    return min(prefixes, key=lambda prefix: (-sum(prefix + name in named for name in own), prefix))
+    counts = {prefix: sum(prefix + name in named for name in own) for prefix in prefixes}
+    most = [prefix for prefix in prefixes if counts[prefix] == max(counts.values())]
+    return sorted(most, key=lambda prefix: (any(f in prefix for f in _FOLLOWERS), prefix))
+
+
+def _between(left: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Parts of the library's model that its classifier's vector goes through and ours does not."""
+    names = [name for name in (*own, *left) if _BETWEEN.search(name)]
+    names += [name for name in left if _LEFT_BETWEEN.search(name)]
+    names += [name for name in own if name.endswith(_CLASS_TOKENS)]
+    return list(dict.fromkeys(name.removesuffix(".bias").removesuffix(".weight") for name in names))
 
 
 def _classifier_in(named: dict[str, Tensor], num_channels: int) -> dict[str, Tensor]:
@@ -145,6 +212,7 @@ def _classifier_in(named: dict[str, Tensor], num_channels: int) -> dict[str, Ten
     for name in sorted(named):
         stem = name.removesuffix(".weight")
         fits = named[name].ndim == _MATRIX and named[name].shape[1] == num_channels
-        if fits and stem != name and stem.endswith(_CLASSIFIERS) and f"{stem}.bias" in named:
+        is_one = any(f".{stem}".endswith(f".{known}") for known in _CLASSIFIERS)
+        if fits and stem != name and is_one and f"{stem}.bias" in named:
             return {"weight": named.pop(name), "bias": named.pop(f"{stem}.bias")}
     return {}
