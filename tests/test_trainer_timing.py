@@ -9,6 +9,7 @@ import pytest
 from trainer_fixtures import draw_small
 
 from multigrain.backbone import build_backbone
+from multigrain.checkpoint import read_document
 from multigrain.classifier import LinearClassifier
 from multigrain.config import ConfigError
 from multigrain.model import MultiGrain
@@ -82,11 +83,12 @@ def test_a_checkpoint_is_counted_as_json(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One object on stdout and nothing else."""
-    argv = ["timing", "--checkpoint", str(tiny_checkpoint), "--size", "64"]
+    argv = ["timing", "--checkpoint", str(tiny_checkpoint)]
     monkeypatch.setattr(sys, "argv", [*argv, "--count-only", "--json"])
     assert timing.main() == 0
     found = json.loads(capsys.readouterr().out)
     assert found["parameters"] == 722_496
+    assert found["size"] == read_document(tiny_checkpoint).preprocessing.size
     assert set(found) == {"model", "size", "parameters", "multiply_adds", "activations"}
 
 
@@ -95,6 +97,8 @@ def test_a_checkpoint_is_counted_as_json(
     [
         ({}, "give --backbone or --checkpoint"),
         ({"backbone": "resnet18", "checkpoint": "x"}, "one of them"),
+        ({"checkpoint": "x", "num_classes": 5}, "a checkpoint has its own classifier"),
+        ({"checkpoint": "x", "data": ["y"], "count_only": True}, "--count-only times nothing"),
         ({"backbone": "resnet18", "batch_size": 4}, "no multiple of --num-views 3"),
     ],
 )

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 PROG = "python -m trainer.timing"
 
+_USUAL_CLASSES = 1000
+_USUAL_SIZE = 224
+
 
 class TimingConfig(Config):
     """Flags of the timing."""
@@ -29,13 +32,16 @@ class TimingConfig(Config):
         default=None, description="trunk to time with random weights: torchvision's or timm:NAME"
     )
     checkpoint: Path | None = Field(default=None, description="checkpoint file to time instead")
-    num_classes: int = Field(
-        default=1000,
+    num_classes: int | None = Field(
+        default=None,
         ge=0,
-        description="classes of the linear classifier beside --backbone; 0: none",
+        description="classes of the linear classifier beside --backbone; 0: none, unset: 1000",
     )
-    size: int = Field(
-        default=224, ge=SMALLEST_SIDE, le=LARGEST_SIDE, description="side of the photos, pixels"
+    size: int | None = Field(
+        default=None,
+        ge=SMALLEST_SIDE,
+        le=LARGEST_SIDE,
+        description="side of the photos, pixels; unset: the checkpoint's own, or 224",
     )
     batch_size: int = Field(default=12, ge=1, description="views in a batch")
     num_views: int = Field(default=3, ge=2, description="views of a photo in a batch")
@@ -58,6 +64,10 @@ class TimingConfig(Config):
     def _one_model(self) -> Self:
         if (self.backbone is None) == (self.checkpoint is None):
             raise ValueError("give --backbone or --checkpoint, one of them")
+        if self.checkpoint is not None and self.num_classes is not None:
+            raise ValueError("--num-classes is of --backbone: a checkpoint has its own classifier")
+        if self.data and self.count_only:
+            raise ValueError("--data is loaded to be timed, and --count-only times nothing")
         if self.batch_size % self.num_views:
             raise ValueError(
                 f"--batch-size {self.batch_size} is no multiple of --num-views {self.num_views}"
@@ -76,44 +86,51 @@ def measure(config: TimingConfig) -> dict[str, Any]:
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     numerics = numerics_of(config.precision, alone(config.device).device)
-    model = _model(config).to(numerics.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model, size = _model(config)
+    model = model.to(numerics.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     found: dict[str, Any] = {
         "model": config.backbone or str(config.checkpoint),
-        "size": config.size,
-        **complexity_of(model, size=config.size)._asdict(),
+        "size": size,
+        **complexity_of(model, size=size)._asdict(),
     }
     if config.count_only:
         return found
-    return found | _times(config, model, numerics)
+    return found | _times(config, model, size, numerics)
 
 
-def _model(config: TimingConfig) -> "MultiGrain":
+def _model(config: TimingConfig) -> "tuple[MultiGrain, int]":
+    """The model and the side of its photos."""
     from multigrain.checkpoint import load_checkpoint
     from multigrain.document import ClassifierSpec, Document, EmbeddingSpec
     from multigrain.model import MultiGrain
     from trainer.models.model_parts import backbone_spec, preprocessing_of
 
     if config.checkpoint is not None:
-        return load_checkpoint(config.checkpoint).model
+        checkpoint = load_checkpoint(config.checkpoint)
+        return checkpoint.model, config.size or checkpoint.document.preprocessing.size
     assert config.backbone is not None
     trunk = backbone_spec(config.backbone)
-    names = tuple(str(number) for number in range(config.num_classes))
+    size = config.size or _USUAL_SIZE
+    num_classes = _USUAL_CLASSES if config.num_classes is None else config.num_classes
+    names = tuple(str(number) for number in range(num_classes))
     document = Document(
         backbone=trunk,
         embedding=EmbeddingSpec(dim=trunk.feature_dim),
         classifier=ClassifierSpec(class_names=names) if names else None,
-        preprocessing=preprocessing_of(config.backbone, size=config.size, rule="crop"),
+        preprocessing=preprocessing_of(config.backbone, size=size, rule="crop"),
     )
-    return MultiGrain.build(document)
+    return MultiGrain.build(document), size
 
 
-def _times(config: TimingConfig, model: "MultiGrain", numerics: "Numerics") -> dict[str, Any]:
+def _times(
+    config: TimingConfig, model: "MultiGrain", size: int, numerics: "Numerics"
+) -> dict[str, Any]:
     import torch
 
     from trainer.models import timing_parts
 
     runs, device = config.runs, numerics.device
-    shape = (config.batch_size, 3, config.size, config.size)
+    shape = (config.batch_size, 3, size, size)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     inference = timing_parts.time_inference(model, pixels, numerics=numerics, runs=runs)
@@ -139,12 +156,12 @@ def _times(config: TimingConfig, model: "MultiGrain", numerics: "Numerics") -> d
         "training_per_second": 1000 * config.batch_size / training.median,
     }
     if config.data:
-        loading = timing_parts.time_loading(_batches(config), step, runs=runs, device=device)
+        loading = timing_parts.time_loading(_batches(config, size), step, runs=runs, device=device)
         found |= {"loading_ms": loading.load._asdict(), "stall_share": loading.stall_share}
     return found
 
 
-def _batches(config: TimingConfig) -> Any:
+def _batches(config: TimingConfig, size: int) -> Any:
     """Load batches exactly as the training program would."""
     from trainer.engine.processes import alone
     from trainer.inputs.data import build_batches, read_data
@@ -154,7 +171,7 @@ def _batches(config: TimingConfig) -> Any:
     training = TrainConfig(
         data=config.data,
         out=Path(),
-        size=config.size,
+        size=size,
         batch_size=config.batch_size,
         num_views=config.num_views,
         num_workers=config.num_workers,
