@@ -26,7 +26,8 @@ def dry_run(
 ) -> None:
     """Do steps on noise and say the size of the run, its memory and its time.
 
-    The first step is not timed: it allocates and chooses kernels. Loading is not part of it.
+    The first step is not timed: it allocates and chooses kernels. Loading is not part of it, nor
+    is compiling: training itself does its first steps eagerly.
     """
     course, processes = loop.course, loop.processes
     seconds = 0.0
@@ -47,7 +48,8 @@ def dry_run(
     say(
         f"dry run: {per_step:.3f} s a step, {course.views_per_step / per_step:.1f} views/s, "
         f"{memory:.2f} GiB at most on each process; {_length(per_step * course.num_steps)} "
-        f"without loading, validation and the end"
+        f"without loading, validation and the end; "
+        f"the trunk is not compiled here, whatever --compile says"
     )
 
 
