@@ -295,8 +295,10 @@ def _explain(error: ValidationError) -> str:
         flag = f"--{name.replace('_', '-')}" if name else "settings"
         if fault["type"] == "missing":
             lines.append(f"{flag} is required")
-        elif fault["type"] == "value_error" and not fault["loc"]:
-            lines.append(fault["msg"].removeprefix("Value error, "))
+        elif fault["type"] == "value_error":  # a validator's own words
+            said, given = fault["msg"].removeprefix("Value error, "), fault["input"]
+            shown = f", not {given!r}" if isinstance(given, str) and given not in said else ""
+            lines.append(f"{flag}: {said}{shown}" if name else said)
         else:
             lines.append(f"{flag}: {fault['msg']}, not {fault['input']!r}")
     return "; ".join(lines)

@@ -33,6 +33,7 @@ from trainer.train import run_among, train
 from trainer.whiten import WhitenConfig, whiten
 
 TRAIN = Path(__file__).parents[1] / "trainer" / "train.py"
+PARTS_OF_TRAINING = ("inputs", "losses", "engine", "models", "finishing")
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +131,12 @@ def test_a_run_is_not_overwritten_or_continued_with_other_settings(
     with pytest.raises(RunFolderError, match="--resume auto"):
         parts_of(settings(photos, tmp_path / "run"))
     before = (tmp_path / "run" / "config.yaml").read_text()
-    with pytest.raises(RunFolderError, match=r"learning_rate was 0\.01, is 0\.02"):
+    with pytest.raises(RunFolderError, match=r"--learning-rate was 0\.01, is 0\.02"):
         parts_of(settings(photos, tmp_path / "run", learning_rate=0.02, resume="auto"))
+    auto = loop.identity["precision"]  # what it is on this machine
+    other = "fp32" if auto == "bf16" else "bf16"
+    with pytest.raises(RunFolderError, match=f"--precision was '{auto}', is '{other}'"):
+        parts_of(settings(photos, tmp_path / "run", precision=other, resume="auto"))
     assert (tmp_path / "run" / "config.yaml").read_text() == before
     (tmp_path / "file").touch()
     with pytest.raises(RunFolderError, match="no folder"):
@@ -232,8 +237,9 @@ def test_help_answers_in_less_than_a_second_of_computing(tmp_path: Path) -> None
 
 def test_every_setting_is_read_by_some_part() -> None:
     """No flag is there for show."""
-    sources = "".join(path.read_text() for path in TRAIN.parent.rglob("*.py"))
-    read = set(re.findall(r"\b(?:config|settings)\.(\w+)", sources))
+    rooms = (TRAIN.parent / room for room in PARTS_OF_TRAINING)
+    sources = "".join(path.read_text() for room in rooms for path in sorted(room.rglob("*.py")))
+    read = set(re.findall(r"\bconfig\.(\w+)", sources + TRAIN.read_text()))
     assert [name for name in TrainConfig.model_fields if name not in read] == []
 
 

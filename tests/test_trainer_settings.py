@@ -102,3 +102,11 @@ def test_a_recipe_takes_a_flag_that_leaves_parts_of_it_idle(flags: tuple[str, st
 def test_every_row_of_the_ablation_is_a_valid_run(configuration: Any) -> None:
     """Whatever one factor leaves idle in the recipe."""
     TrainConfig(data="x", out="y", **Run(configuration, 0).settings())
+
+
+def test_a_value_that_a_check_refuses_is_named_once() -> None:
+    """By its flag, in the check's own words."""
+    with pytest.raises(ConfigError) as caught:
+        TrainConfig.from_values(USUAL | {"duration": "5epochs"})
+    assert str(caught.value).startswith("--duration: '5epochs' is no ")
+    assert str(caught.value).count("5epochs") == 1

@@ -135,7 +135,9 @@ class EngineSettings(Config):
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in OPTIMISERS and not name.startswith(TIMM):
-            raise ValueError(f"take one of {', '.join(OPTIMISERS)}, or {TIMM}NAME")
+            raise ValueError(
+                f"{name!r} is no optimiser: take one of {', '.join(OPTIMISERS)}, or {TIMM}NAME"
+            )
         return name
 
     @model_validator(mode="after")

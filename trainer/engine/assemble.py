@@ -124,7 +124,7 @@ def build_loop(
             processes=processes,
             say=say,
         ),
-        identity=identity_of(config, photos),
+        identity=identity_of(config, photos, precision=numerics.precision),
     )
 
 

@@ -28,6 +28,11 @@ class Numerics(NamedTuple):
     dtype: torch.dtype
 
     @property
+    def precision(self) -> str:
+        """The setting that asks for this precision: bf16, fp16 or fp32."""
+        return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
+
+    @property
     def scales(self) -> bool:
         """Whether gradients would vanish without a scaled loss."""
         return self.dtype == torch.float16

@@ -106,20 +106,33 @@ def _restore(loop: "Loop", state: Mapping[str, Any], folder: Path) -> int:
         ) from error
 
 
-def identity_of(config: TrainConfig, photos: PhotoSet) -> dict[str, Any]:
-    """Return what two runs must share to compute the same: settings and photos."""
+def identity_of(config: TrainConfig, photos: PhotoSet, *, precision: str) -> dict[str, Any]:
+    """Return what two runs must share to compute the same: settings and photos.
+
+    `precision` is the one in use: `auto` is another on another device.
+    """
     settings = config.model_dump(mode="json", exclude=set(FREE_ON_RESUME))
-    return settings | {"photos": f"{len(photos.names)} photos, {photos.digest()[:16]}"}
+    return settings | {
+        "precision": precision,
+        "photos": f"{len(photos.names)} photos, {photos.digest()[:16]}",
+    }
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say what was added, removed and changed, in the order of the names."""
     said = []
     for name in sorted((before.keys() | now.keys()) - FREE_ON_RESUME):
+        shown = _shown(name)
         if name not in before:
-            said.append(f"{name} is new, {now[name]!r}")
+            said.append(f"{shown} is new, {now[name]!r}")
         elif name not in now:
-            said.append(f"{name} was {before[name]!r}, is gone")
+            said.append(f"{shown} was {before[name]!r}, is gone")
         elif before[name] != now[name]:
-            said.append(f"{name} was {before[name]!r}, is {now[name]!r}")
+            said.append(f"{shown} was {before[name]!r}, is {now[name]!r}")
     return said
+
+
+def _shown(name: str) -> str:
+    """A setting as its flag, anything else as it is."""
+    field = TrainConfig.model_fields.get(name)
+    return name if field is None else f"--{(field.alias or name).replace('_', '-')}"
