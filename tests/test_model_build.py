@@ -114,6 +114,15 @@ def test_a_trunk_of_one_size_is_found_out_at_the_start(
     monkeypatch.setattr("multigrain.backbone_timm._ANY_SIZE", ({},))
     with pytest.raises(BackboneError, match=r"does not take photos of 32 x 32 .*another --size"):
         built(photos, backbone="timm:vit_tiny_patch16_224", pooling="avg")
+    with pytest.raises(BackboneError, match=r"does not take photos of 64 x 64 "):
+        built(
+            photos,
+            backbone="timm:vit_tiny_patch16_224",
+            pooling="avg",
+            rule="crop",
+            size=224,
+            more_test_sizes=[64],
+        )
 
 
 def test_pretrained_offers_the_same_trunks_and_poolings(tmp_path: Path) -> None:

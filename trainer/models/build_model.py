@@ -26,7 +26,7 @@ def build_model(config: TrainConfig, data: Data, *, say: Say) -> tuple[Document,
     """Build the model with its initial weights, the same on every process.
 
     Raises BackboneError for a trunk that does not exist or does not take photos of the
-    training or test size, WeightsError for weights that do not fit.
+    training size or a test size, WeightsError for weights that do not fit.
     """
     torch.manual_seed(seed_of(config.seed, "weights"))
     class_names = data.training.class_names if data.lambda_ > 0 else None
@@ -48,7 +48,7 @@ def build_model(config: TrainConfig, data: Data, *, say: Say) -> tuple[Document,
         software=software_of(config.backbone),
     )
     model = MultiGrain.build(document, learnable_p=config.learn_p)
-    check_shapes(model.backbone, {(config.size, config.size), *document.preprocessing.shapes()})
+    check_shapes(model.backbone, _shapes_of(config, document))
     origin = load_weights(
         model,
         config.weights,
@@ -59,6 +59,15 @@ def build_model(config: TrainConfig, data: Data, *, say: Say) -> tuple[Document,
     if config.weights == NONE:
         origin = {"weights": "trained from random weights"}
     return document.model_copy(update={"software": document.software | origin}), model
+
+
+def _shapes_of(config: TrainConfig, document: Document) -> set[tuple[int, int]]:
+    """Every (height, width) that training and the work after it prepare photos to."""
+    tested = [
+        document.preprocessing.model_copy(update={"size": size})
+        for size in (document.preprocessing.size, *config.more_test_sizes)
+    ]
+    return {(config.size, config.size)}.union(*(rule.shapes() for rule in tested))
 
 
 def _classifier_of(config: TrainConfig, class_names: tuple[str, ...]) -> ClassifierSpec:
