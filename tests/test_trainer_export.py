@@ -22,7 +22,8 @@ from multigrain.model import MultiGrain
 from multigrain.transforms import Preprocessing
 from multigrain.whitening import Whitening
 from trainer.export import ExportConfig, export
-from trainer.models.export_check import check, noise_batches
+from trainer.inputs.labels import PhotoSet
+from trainer.models.export_check import check, noise_batches, photo_batches
 from trainer.models.export_graph import ExportError
 
 
@@ -126,6 +127,22 @@ def test_an_export_that_computes_something_else_leaves_no_file(
     with pytest.raises(ExportError, match="nothing is written"):
         export(ExportConfig(checkpoint=checkpoint, out=tmp_path / "x.pt2", format="torch"))
     assert not list(tmp_path.iterdir())
+
+
+def test_photos_are_spread_and_unreadable_ones_are_named(tmp_path: Path) -> None:
+    """Of twenty photos four from all over; none at all is an error."""
+    folder = draw_flat(tmp_path / "photos", num_photos=20)
+    for damaged in (5, 1):  # one that is tried, one that is not
+        (folder / f"photo-{damaged:03}.jpg").write_bytes(b"no photo")
+    names = [f"photo-{number:03}.jpg" for number in range(20)]
+    photos, said = PhotoSet.of_files(folder, names), list[str]()
+    rule = Preprocessing(size=96, rule="crop")
+    (batch,) = photo_batches(photos, rule, most=4, say=said.append)
+    assert batch.shape == (3, 3, 96, 96)
+    assert len(said) == 1
+    assert "photo-005.jpg is left out" in said[0]
+    with pytest.raises(ExportError, match="none of the photos"):
+        photo_batches(photos.pick([5]), rule, most=4, say=said.append)
 
 
 def test_what_cannot_be_exported_is_said(

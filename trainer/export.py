@@ -77,7 +77,7 @@ def export(config: ExportConfig) -> Path:
     batches = export_check.noise_batches(preprocessing, dynamic=config.dynamic)
     if config.photos:
         photos = read_photos(config.photos, say=say)
-        batches += export_check.photo_batches(photos, preprocessing, most=_MOST_PHOTOS)
+        batches += export_check.photo_batches(photos, preprocessing, most=_MOST_PHOTOS, say=say)
     traced = export_graph.trace(
         checkpoint.model, shape=shapes[0], dynamic=config.dynamic, input_type=config.input
     )

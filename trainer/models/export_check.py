@@ -12,9 +12,10 @@ import numpy.typing as npt
 import torch
 
 from multigrain.model import MultiGrain
+from multigrain.photo import PhotoError
 from multigrain.transforms import Preprocessing
 from trainer.inputs.labels import PhotoSet
-from trainer.inputs.reading import prepared_photo
+from trainer.inputs.reading import prepared_photo, spread
 from trainer.models.export_graph import Dynamic, ExportError, InputType
 
 MIN_COSINE = 0.9999
@@ -41,12 +42,23 @@ def noise_batches(preprocessing: Preprocessing, *, dynamic: Dynamic) -> list[Bat
     ]
 
 
-def photo_batches(photos: PhotoSet, preprocessing: Preprocessing, *, most: int) -> list[Batch]:
-    """Photos as the rule prepares them, those of one shape together."""
+def photo_batches(
+    photos: PhotoSet, preprocessing: Preprocessing, *, most: int, say: Callable[[str], None]
+) -> list[Batch]:
+    """Photos of every source as the rule prepares them, those of one shape together.
+
+    One that cannot be read is named and left out; raises ExportError when none can.
+    """
     by_shape: dict[tuple[int, ...], list[npt.NDArray[np.uint8]]] = {}
-    for number in range(min(most, len(photos.names))):
-        pixels = prepared_photo(photos, number, preprocessing)
+    for number in spread(len(photos.names), most):
+        try:
+            pixels = prepared_photo(photos, number, preprocessing)
+        except PhotoError as error:
+            say(f"{photos.names[number]} is left out: {error}")
+            continue
         by_shape.setdefault(pixels.shape, []).append(pixels)
+    if not by_shape:
+        raise ExportError(f"--photos {photos.root}: none of the photos tried can be read")
     return [np.stack(group).transpose(0, 3, 1, 2) for group in by_shape.values()]
 
 
