@@ -146,6 +146,40 @@ def test_a_stop_puts_a_validation_off_until_the_next_life(
     assert RunFolder(config.out).newest() is not None
 
 
+def test_what_is_done_is_saved_before_a_validation(photos: Path, tmp_path: Path) -> None:
+    """One that fails loses no step, and the next life begins with it."""
+    config = settings(photos, tmp_path / "run", duration="2step", validate_every="2step")
+    config = config.model_copy(update={"checkpoint_every": None})
+    loop, batches = parts_of(config)
+    right = loop.validate
+
+    def fail(_model: Any) -> dict[str, float]:
+        raise MemoryError
+
+    loop.validate = fail
+    with pytest.raises(MemoryError):
+        loop.train(batches, start=0)
+    newest = loop.run.newest()
+    assert newest is not None
+    assert [path.name for path in sorted(newest.iterdir())] == ["COMPLETE.json", "unscored.pt"]
+    again, rest = parts_of(config)
+
+    def stopped(model: Any) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return right(model)
+
+    again.validate = stopped
+    assert not again.train(rest, start=2)  # the end is left to the next life
+    assert [path.name for path in sorted(newest.iterdir())] == ["COMPLETE.json", "state.pt"]
+    state = again.run.load(newest)
+    assert state["scores"] == again.scores != {}
+    assert state["best"]["step"] == 2
+    assert (again.run.states / "best").read_text() == f"{newest.name}\n"
+    last, _ = parts_of(config)
+    last.validate = fail
+    assert last.train(iter(()), start=2)
+
+
 @pytest.mark.parametrize("when", ["at once", "late"])
 def test_an_interrupted_log_interval_prints_the_same_numbers(
     photos: Path, tmp_path: Path, when: str

@@ -3,7 +3,8 @@
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -65,6 +66,15 @@ class Journal:
         self._num_steps = num_steps
         self._since = self._clock() - seconds
         self._waited = waited
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the block's time out of the interval: validations, and copies for checkpoints."""
+        started = self._clock()
+        try:
+            yield
+        finally:
+            self._since += self._clock() - started
 
     def waited(self, seconds: float) -> None:
         """Add how long a batch was waited for."""

@@ -85,6 +85,8 @@ class Loop:
         with stop_on_signals() as stop, self.writer:
             if self._owes_scores or (start == 0 and self.course.validates_after(0)):
                 self._score(start)
+                if start > 0:
+                    self.save(start)
             progress = self._progress()
             self._last_save = waiting_since = time.monotonic()
             for step, batch in enumerate(batches, start):
@@ -100,7 +102,9 @@ class Loop:
                     progress.update(done, self.journal.note_of(done))
                 waiting_since = time.monotonic()
             self._finish(progress)
-        return True
+            # All is saved; the end that follows is long, and can be begun by the next life.
+            (stopping,) = self.processes.agree(stop.requested)
+        return not stopping
 
     def _end_step(self, done: int, batch: Batch, *, stop_requested: bool) -> bool:
         """Do what is due when `done` steps are done; return whether training stops here."""
@@ -115,14 +119,14 @@ class Loop:
         if failed:
             self.writer.wait()  # raises on the process that writes
             raise ConnectionError("the first process cannot write its checkpoints")
-        if self.course.validates_after(done):
-            # Whoever asks to stop will not wait for it: the next life begins with it.
-            self._owes_scores = True
-            if not stopping:
-                self._score(done)
+        # A validation is long, and may fail: what is done is saved before it. Whoever asks to
+        # stop will not wait for it: the next life begins with it.
+        self._owes_scores = self.course.validates_after(done)
         if stopping or saving or self.course.saves_after(done):
             self.save(done)
-            self._last_save = time.monotonic()
+        if self._owes_scores and not stopping:
+            self._score(done)
+            self.save(done)
         if stopping:
             self._agreement.last()
             self.writer.wait()
@@ -136,9 +140,11 @@ class Loop:
 
     def save(self, step: int) -> None:
         """Begin to write the state after `step` steps."""
-        state = self.state(step)
-        if self.processes.is_first:
-            self.writer.save(step, state, best_step=self.best.step)
+        with self.journal.paused():
+            state = self.state(step)
+            if self.processes.is_first:
+                self.writer.save(step, state, best_step=self.best.step)
+        self._last_save = time.monotonic()
 
     def state(self, step: int) -> dict[str, Any]:
         """Return what going on after `step` steps needs: plain types and tensors only.
@@ -202,8 +208,8 @@ class Loop:
         return self.processes.is_first and seconds > self.course.checkpoint_every_seconds
 
     def _score(self, step: int) -> None:
-        self._average_statistics()
-        with eager_when(bool(self.compiled)):
+        with self.journal.paused(), eager_when(bool(self.compiled)):
+            self._average_statistics()
             self.scores = self.validate(self.model)
         self.stepper.evaluate()
         self._owes_scores = False

@@ -3,7 +3,7 @@
 config.yaml  env.json  train.log  metrics.jsonl  bad_images.txt  tensorboard/
 model.safetensors  report.html
 unwhitened.safetensors, only if the whitening failed
-checkpoints/step-000012000/{state.pt, COMPLETE.json}  checkpoints/{last, best}
+checkpoints/step-000012000/{state.pt or unscored.pt, COMPLETE.json}  checkpoints/{last, best}
 """
 
 import json
@@ -25,6 +25,7 @@ from multigrain.files import (
 )
 
 _COMPLETE = "COMPLETE.json"
+_STATE, _UNSCORED = "state.pt", "unscored.pt"
 _STATE_NAME = re.compile(r"step-(\d{9,})")
 
 
@@ -74,16 +75,20 @@ class RunFolder:
         """Write a state whole, point `last` and `best` at states, and drop what is not kept.
 
         A state without its COMPLETE.json, as a killed process leaves it, is never read and is
-        dropped here too.
+        dropped here too. One that still owes its scores is a file of its own, which the state
+        with them replaces: at every instant one of the two is whole.
         """
         folder = self.states / f"step-{step:09d}"
-        if not (folder / _COMPLETE).exists():
-            with write_via_temporary(folder / "state.pt") as temporary:
+        name = _UNSCORED if state.get("owes_scores") else _STATE
+        if _file_of(folder) != name:
+            with write_via_temporary(folder / name) as temporary:
                 torch.save(dict(state), temporary)
-            facts = {"step": step, "sha256": sha256_of(folder / "state.pt")}
+            facts = {"step": step, "file": name, "sha256": sha256_of(folder / name)}
             if self.metrics.exists():
                 fsync_file(self.metrics)  # the lines that the state counts on
             atomic_write_text(folder / _COMPLETE, json.dumps(facts) + "\n")
+        if name == _STATE:
+            (folder / _UNSCORED).unlink(missing_ok=True)
         atomic_write_text(self.states / "last", folder.name + "\n")
         best = "" if best_step is None else f"step-{best_step:09d}"
         if best and (self.states / best / _COMPLETE).exists():
@@ -93,10 +98,10 @@ class RunFolder:
 
     def load(self, folder: Path) -> dict[str, Any]:
         """Return a state; raises DamagedStateError when its bytes are not those written."""
-        file = folder / "state.pt"
         try:
-            expected = json.loads((folder / _COMPLETE).read_text())["sha256"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            facts = json.loads((folder / _COMPLETE).read_text())
+            file, expected = folder / facts.get("file", _STATE), facts["sha256"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedStateError(f"{folder}/{_COMPLETE} is damaged") from error
         if not file.is_file() or sha256_of(file) != expected:
             raise DamagedStateError(f"{file} is damaged: its bytes are not those written")
@@ -141,6 +146,14 @@ class RunFolder:
     def _best(self) -> str:
         best = self.states / "best"
         return best.read_text().strip() if best.exists() else ""
+
+
+def _file_of(folder: Path) -> str:
+    """Name the file that makes a state complete; "" when it is not."""
+    try:
+        return str(json.loads((folder / _COMPLETE).read_text()).get("file", _STATE))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def _step_of(folder: Path) -> int:
