@@ -35,8 +35,12 @@ class Best:
     def note(self, step: int, scores: Mapping[str, float]) -> None:
         """Take in a validation's scores; a tie leaves the older one the best.
 
-        One without the score, for want of such photos, is said and names no best checkpoint.
+        One without the score, for want of such photos, and the one before the first step, of which
+        there is no checkpoint, are said and name no best one.
         """
+        if step == 0:
+            self._say("the scores before the first step are of no checkpoint: none is called best")
+            return
         if self.by != MEAN and self.by not in scores:
             self._say(
                 f"the validation photos allow no {self.by}, only {', '.join(sorted(scores))}: "

@@ -166,7 +166,7 @@ class Loop:
             "scores": self.scores,
             "owes_scores": self._owes_scores,
             "best": self.best.state(),
-            "bad_photos": self.bad_photos.state(),
+            "bad_photos": self.bad_photos.state(self.processes),
             "compiled": self.compiled,
         }
 

@@ -22,9 +22,12 @@ class BadPhotos:
         self._known: dict[int, str] = {}
         self._new: dict[int, str] = {}
 
-    def state(self) -> list[tuple[int, str]]:
-        """Return what is known, for a checkpoint."""
-        return sorted(self._known.items())
+    def state(self, processes: Processes) -> list[tuple[int, str]]:
+        """Return what is known to any process, for a checkpoint; every process calls it."""
+        known = dict(self._known)
+        for found in processes.gather(self._new):
+            known |= found
+        return sorted(known.items())
 
     def restore(self, state: Iterable[tuple[int, str]]) -> None:
         """Take up what an interrupted run knew."""
