@@ -82,6 +82,8 @@ class Loop:
         Returns, and raises, only when no checkpoint is being written any more.
         """
         self._compile()
+        if self.bad_photos.state(self.processes):  # found by the life before, maybe not yet listed
+            self._write_bad_photos()
         with stop_on_signals() as stop, self.writer:
             if self._owes_scores or (start == 0 and self.course.validates_after(0)):
                 self._score(start)
