@@ -153,5 +153,5 @@ bench-trainer: install-dev  ## the trainer's overhead, loss, loading, checkpoint
 	$(BIN)/python -m benchmarks.trainer --data $(call quote,$(DATA)) $(if $(FULL),--full)
 
 # Resumable: runs that are done are kept in build/ablation.
-bench-ablation: install-dev  ## what each choice of the training recipe is worth; hours
-	$(BIN)/python -m benchmarks.ablation --data $(call quote,$(DATA)) --out build/ablation
+bench-ablation: install-dev  ## what each choice of the training recipe is worth; an hour
+	$(BIN)/python -m benchmarks.ablation --data $(call quote,$(DATA)) --out build/ablation --table docs/quality.md

@@ -2,8 +2,10 @@
 
 import io
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,6 +18,10 @@ from multigrain.model import MultiGrain
 from multigrain.transforms import Preprocessing
 
 Draw = Callable[[int], Image.Image]
+
+# pytorch-metric-learning imports this module, which replaces faiss's own methods by others that
+# lose arguments; the tests of the index run in the same process.
+sys.modules.setdefault("faiss.contrib.torch_utils", ModuleType("faiss.contrib.torch_utils"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,7 +7,7 @@ from pydantic import Field
 from multigrain.config import Config
 from trainer.settings_data import LARGEST_SIDE, SMALLEST_SIDE
 
-WHITEN_POWER = 0.5  # full whitening, fitted on few photos, makes retrieval worse
+WHITEN_POWER = 0.25  # more, fitted on few photos, makes class retrieval worse (docs/quality.md)
 WHITEN_FLOOR = 1e-3  # of the largest eigenvalue; below it few photos measure only noise
 EXPONENTS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
 

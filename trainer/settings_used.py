@@ -1,10 +1,10 @@
 """Which part of the training program reads a setting, and what is idle without that part."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from trainer.settings import TrainConfig
+# The settings put together; their module imports this one.
+Settings = Any
 
 ENDING_SCHEDULES = ("cosine", "linear", "polynomial")
 _HEAD = ("head", "head_scale", "head_margin", "label_smoothing")
@@ -20,7 +20,7 @@ class Use(NamedTuple):
 
     setting: str
     choices: str
-    is_made: Callable[["TrainConfig"], bool]
+    is_made: Callable[[Settings], bool]
 
 
 # A shipped recipe that one flag changes must stay valid: what such a flag makes idle is only
@@ -48,7 +48,7 @@ USES = (
 )
 
 
-def unused_setting(config: "TrainConfig") -> str | None:
+def unused_setting(config: Settings) -> str | None:
     """Return what to do about the first setting that would do nothing, None when all do."""
     for setting, choices, is_made in USES:
         if _is_changed(config, setting) and not is_made(config):
@@ -62,7 +62,7 @@ def unused_setting(config: "TrainConfig") -> str | None:
     return None
 
 
-def idle_settings(config: "TrainConfig", *, lambda_: float) -> list[str]:
+def idle_settings(config: Settings, *, lambda_: float) -> list[str]:
     """Name the changed settings that lambda, as decided, or --whiten-dim 0 makes idle."""
     idle = {
         f"lambda {lambda_:g}": (_HEAD if lambda_ == 0 else ()) + (_PAIRS if lambda_ == 1 else ()),
@@ -79,7 +79,7 @@ def idle_settings(config: "TrainConfig", *, lambda_: float) -> list[str]:
     ]
 
 
-def _is_changed(config: "TrainConfig", name: str) -> bool:
+def _is_changed(config: Settings, name: str) -> bool:
     return bool(getattr(config, name) != type(config).model_fields[name].default)
 
 
