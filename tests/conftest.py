@@ -26,11 +26,19 @@ sys.modules.setdefault("faiss.contrib.torch_utils", ModuleType("faiss.contrib.to
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Converted models of the tests stay out of the user's cache; two cores are not fought over."""
+    """Converted models of the tests stay out of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        torch.set_num_threads(1)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Two cores are not fought over, and sums are rounded alike whichever test ran before.
+
+    faiss shares torch's threads and sets their number.
+    """
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
