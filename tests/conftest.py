@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 from multigrain.checkpoint import save_checkpoint
@@ -18,6 +19,10 @@ from multigrain.model import MultiGrain
 from multigrain.transforms import Preprocessing
 
 Draw = Callable[[int], Image.Image]
+
+# How long an example takes is the machine's affair.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 # pytorch-metric-learning imports this module, which replaces faiss's own methods by others that
 # lose arguments; the tests of the index run in the same process.
