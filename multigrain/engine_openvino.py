@@ -4,10 +4,11 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +20,27 @@ from multigrain.model import MultiGrain
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 def has_native_bf16() -> bool:
     """Whether this CPU computes in bf16 itself; elsewhere bf16 is emulated and slow."""
     import openvino
 
-    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return "BF16" in capabilities
+    def capabilities() -> Any:
+        return openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+    return "BF16" in _in_own_thread(capabilities)
+
+
+def _in_own_thread(work: Callable[[], T]) -> T:
+    """Call what loads OpenVINO's CPU plugin where it can do no harm.
+
+    The plugin gives the thread that loads it a signal stack of its own and unmaps it in the
+    end; with two of them the thread is left with one that is gone, and dies of its next signal.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="openvino") as thread:
+        return thread.submit(work).result()
 
 
 def convert(model: MultiGrain, shape: tuple[int, int] = (64, 64)) -> Any:
@@ -77,7 +92,11 @@ class OpenVINOEngine:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": num_threads,
         }
-        self._request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
+
+        def compiled() -> Any:
+            return openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
+
+        self._request = _in_own_thread(compiled)
 
     @classmethod
     def open(

@@ -1,6 +1,8 @@
 """The embedder: the same photo gives the same vector on every engine and in every batch."""
 
+import ctypes
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -235,6 +237,22 @@ def test_openvino_is_refused_on_cuda(tiny_checkpoint: Path, tmp_path: Path) -> N
             num_threads=1,
             cache_dir=tmp_path,
         )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signal stacks are read through libc")
+def test_an_engine_leaves_the_signal_stack_of_its_opener_alone(tiny_checkpoint: Path) -> None:
+    """OpenVINO would set one and unmap it: the next Ctrl-C would be a segmentation fault."""
+    pytest.importorskip("openvino", reason="the cpu extra is not installed")
+    before = signal_stack()
+    kept = Embedder.open(tiny_checkpoint, device="cpu", engine="openvino")
+    assert (signal_stack(), kept.engine) == (before, "openvino")
+
+
+def signal_stack() -> bytes:
+    """The C library's `stack_t` of this thread: address, flags, size."""
+    raw = ctypes.create_string_buffer(3 * ctypes.sizeof(ctypes.c_void_p))
+    assert ctypes.CDLL(None).sigaltstack(None, raw) == 0
+    return raw.raw
 
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from trainer.finishing.fit_whitening import FitError, safe_dim
 from trainer.inputs.labels import PhotoSet
 from trainer.out_file import OutFileError, check_out_file
 from trainer.pretrained import PretrainedConfig, make_pretrained
+from trainer.settings_finish import WHITEN_POWER
 from trainer.whiten import WhitenConfig, whiten
 
 SMALL = "squeezenet1_1"
@@ -148,7 +149,7 @@ def test_the_power_decides_how_far_the_whitening_goes(
         lengths[power] = model.whiten.projection.norm(dim=1)
     torch.testing.assert_close(lengths[0.0], torch.ones(4))
     torch.testing.assert_close(lengths[0.5], lengths[1.0].sqrt())
-    assert WhitenConfig(checkpoint=plain, photos=[photos], out=plain).power == 0.5
+    assert WhitenConfig(checkpoint=plain, photos=[photos], out=plain).power == WHITEN_POWER
 
 
 def test_dimensions_that_photos_do_not_bear_are_refused_before_embedding(
