@@ -6,14 +6,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainer.engine.assemble import build_loop, prepare_model
+from multigrain.document import Document
+from multigrain.model import MultiGrain
+from trainer.engine.assemble import assemble
 from trainer.engine.loop import Loop
 from trainer.engine.processes import Processes
 from trainer.engine.resume import open_folder
-from trainer.inputs.data import Data, build_device_part, read_data
+from trainer.inputs.data import Data
 from trainer.inputs.loading import Batch
 from trainer.inputs.sampler import BatchPlan
-from trainer.losses.build_objective import build_objective, build_plan
 from trainer.models.build_model import build_model
 from trainer.settings import TrainConfig
 from trainer.speech import say_nothing
@@ -48,28 +49,21 @@ def build_run(
     """Put a run together as training does; with `cheap_trunk` the trunk is replaced."""
     out.mkdir(parents=True)
     config = TrainConfig(data=photos, out=out, val_fraction=0.0, whiten_dim=0, **settings)
-    data = read_data(config, say=say_nothing)
-    document, model = build_model(config, data, say=say_nothing)
-    if cheap_trunk:
-        model.backbone = CheapTrunk(document.backbone.feature_dim)  # type: ignore[assignment]
-    plan = build_plan(config, data, processes)
-    freezing = prepare_model(config, model, plan, processes, say=say_nothing)
-    objective, wrapped = build_objective(config, data, model, plan, processes)
-    loop = build_loop(
+    data, _, plan, loop = assemble(
         config,
-        data,
-        document=document,
-        plan=plan,
-        objective=objective,
-        wrapped=wrapped,
-        device_part=build_device_part(config, processes),
-        freezing=freezing,
-        processes=processes,
-        run=open_folder(out, resuming=False),
+        processes,
+        open_folder(out, resuming=False),
         say=say_nothing,
         keep=say_nothing,
+        make_model=_cheap_model if cheap_trunk else build_model,
     )
     return Run(config, data, plan, loop)
+
+
+def _cheap_model(*args: Any, **kwargs: Any) -> tuple[Document, MultiGrain]:
+    document, model = build_model(*args, **kwargs)
+    model.backbone = CheapTrunk(document.backbone.feature_dim)  # type: ignore[assignment]
+    return document, model
 
 
 def noise_batch(run: Run, step: int, *, pin: bool = False) -> Batch:

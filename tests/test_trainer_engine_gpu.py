@@ -6,12 +6,10 @@ import pytest
 import torch
 from trainer_fixtures import draw_small
 
-from trainer.engine.assemble import build_loop, prepare_model
+from trainer.engine.assemble import assemble
 from trainer.engine.processes import alone
 from trainer.engine.resume import open_folder
-from trainer.inputs.data import build_batches, build_device_part, read_data
-from trainer.losses.build_objective import build_objective, build_plan
-from trainer.models.build_model import build_model
+from trainer.inputs.data import build_batches
 from trainer.settings import TrainConfig
 from trainer.speech import say_nothing
 
@@ -30,16 +28,7 @@ def test_no_step_waits_for_the_device(tmp_path: Path, optimiser: str) -> None:
     )  # fmt: skip
     processes = alone("cuda")
     run = open_folder(config.out, resuming=False)
-    data = read_data(config, say=say_nothing)
-    document, model = build_model(config, data, say=say_nothing)
-    plan = build_plan(config, data, processes)
-    freezing = prepare_model(config, model, plan, processes, say=say_nothing)
-    objective, wrapped = build_objective(config, data, model, plan, processes)
-    loop = build_loop(
-        config, data, document=document, plan=plan, objective=objective, wrapped=wrapped,
-        device_part=build_device_part(config, processes), freezing=freezing, processes=processes,
-        run=run, say=say_nothing, keep=say_nothing,
-    )  # fmt: skip
+    data, _, plan, loop = assemble(config, processes, run, say=say_nothing, keep=say_nothing)
     run.root.mkdir()
     batches = list(build_batches(config, data, plan, processes, start=0, stop=16))
     try:

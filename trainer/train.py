@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multigrain.config import load_config, run_main
+from multigrain.program import load_config, run_main
 from trainer.settings import TrainConfig
 
 if TYPE_CHECKING:
@@ -23,40 +23,20 @@ PROG = "trainer/train.py"
 
 def train(config: TrainConfig, processes: "Processes") -> Path | None:
     """Train, whiten and write the checkpoint; return its path, None when stopped by a signal."""
-    from trainer.engine.assemble import build_loop, prepare_model
+    from trainer.engine.assemble import assemble
     from trainer.engine.compiling import eager_when
     from trainer.engine.dry_run import dry_run
     from trainer.engine.environment import describe_environment
     from trainer.engine.logbook import TrainLog
     from trainer.engine.resume import open_folder, resume
     from trainer.finishing.finish import Trained, finish, plan_finish, training_of
-    from trainer.inputs.data import build_batches, build_device_part, read_data
-    from trainer.losses.build_objective import build_objective, build_plan
-    from trainer.models.build_model import build_model
+    from trainer.inputs.data import build_batches
     from trainer.speech import say, say_nothing
 
     tell = TrainLog(say if processes.is_first else say_nothing)
     run = open_folder(config.out, resuming=config.resume == "auto" or config.dry_run > 0)
-    data = read_data(config, say=tell)
-    document, model = build_model(config, data, say=tell)
+    data, document, plan, loop = assemble(config, processes, run, say=tell, keep=tell.keep)
     ending = plan_finish(config, data, document, say=tell)
-    plan = build_plan(config, data, processes)
-    freezing = prepare_model(config, model, plan, processes, say=tell)
-    objective, wrapped = build_objective(config, data, model, plan, processes)
-    loop = build_loop(
-        config,
-        data,
-        document=document,
-        plan=plan,
-        objective=objective,
-        wrapped=wrapped,
-        device_part=build_device_part(config, processes),
-        freezing=freezing,
-        processes=processes,
-        run=run,
-        say=tell,
-        keep=tell.keep,
-    )
     if config.dry_run:
         dry_run(loop, data, plan, num_steps=config.dry_run, size=config.size, say=tell)
         return None
