@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from multigrain.config import Config, ConfigError, load_config, run_main
+from multigrain.config import Config, ConfigError
+from multigrain.program import load_config, run_main
 
 if TYPE_CHECKING:
     from index.searcher import Neighbour, Searcher

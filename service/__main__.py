@@ -3,7 +3,7 @@
 import os
 import sys
 
-from multigrain.config import load_config, run_main
+from multigrain.program import load_config, run_main
 from service.settings import Settings
 
 PROG = "python -m service"

@@ -9,8 +9,9 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
-from multigrain.config import Config, load_config, run_main
+from multigrain.config import Config
 from multigrain.errors import MultiGrainError
+from multigrain.program import load_config, run_main
 
 
 class Settings(Config):
@@ -185,5 +186,5 @@ def test_errors_of_the_family_end_a_program_with_one_line(
 
 def test_reading_settings_does_not_import_torch() -> None:
     """`--help` answers at once because torch comes after parsing."""
-    code = "import sys, multigrain.config; sys.exit('torch' in sys.modules)"
+    code = "import sys, multigrain.program; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,10 +17,10 @@ import torch
 from service_running import Service, running
 
 from multigrain.checkpoint import save_checkpoint
-from multigrain.config import run_main
 from multigrain.document import plain_document
 from multigrain.errors import MultiGrainError
 from multigrain.model import MultiGrain
+from multigrain.program import run_main
 from multigrain.transforms import Preprocessing
 from service.__main__ import PROG, main
 from service.batcher import Batcher

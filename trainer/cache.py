@@ -13,7 +13,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from multigrain.config import Config, load_config, run_main
+from multigrain.config import Config
+from multigrain.program import load_config, run_main
 from trainer.settings_data import SMALLEST_SIDE
 
 PROG = "python -m trainer.cache"

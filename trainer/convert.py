@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 
-from multigrain.config import Config, load_config, run_main
+from multigrain.config import Config
+from multigrain.program import load_config, run_main
 from trainer.out_file import check_out_file
 from trainer.settings_data import LARGEST_SIDE, SMALLEST_SIDE
 from trainer.settings_model import Pooling

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 
-from multigrain.config import Config, load_config, run_main
+from multigrain.config import Config
 from multigrain.errors import MultiGrainError
+from multigrain.program import load_config, run_main
 from trainer.out_file import check_out_file
 from trainer.settings_finish import EXPONENTS, WHITEN_FLOOR, WHITEN_POWER, Exponent, Size
 from trainer.speech import say

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
-from multigrain.config import Config, load_config, run_main
+from multigrain.config import Config
+from multigrain.program import load_config, run_main
 from trainer.out_file import check_out_file
 from trainer.speech import say
 

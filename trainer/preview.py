@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from multigrain.config import load_config, run_main
+from multigrain.program import load_config, run_main
 from trainer.out_file import check_out_file
 from trainer.settings import TrainConfig
 

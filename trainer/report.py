@@ -6,8 +6,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from multigrain.config import Config, load_config, run_main
+from multigrain.config import Config
 from multigrain.files import atomic_write_text
+from multigrain.program import load_config, run_main
 from trainer.out_file import check_out_file
 
 PROG = "python -m trainer.report"

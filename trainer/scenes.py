@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from pydantic import Field
 
-from multigrain.config import Config, load_config, run_main
+from multigrain.config import Config
+from multigrain.program import load_config, run_main
 from multigrain.progress import Progress
 from trainer.inputs.drawing import CANVAS_SIDE, OBJECTS, colour, draw_object, look
 from trainer.seeds import seed_of

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from multigrain.config import Config, load_config, run_main
+from multigrain.config import Config
+from multigrain.program import load_config, run_main
 from trainer.settings_data import LARGEST_SIDE, SMALLEST_SIDE
 from trainer.speech import say
 
