@@ -3,9 +3,12 @@
 A plain name is torchvision's, `timm:NAME` one of the timm library (an extra).
 """
 
-from typing import Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, TypeVar
 
 import torch
+from torch import nn
 
 from multigrain.backbone_base import TIMM, Backbone, BackboneError, Tokens, WeightsReport
 from multigrain.backbone_timm import build_timm
@@ -20,8 +23,10 @@ __all__ = [
     "build_backbone",
     "channels_of",
     "split_name",
+    "without_memory",
 ]
 
+Module = TypeVar("Module", bound=nn.Module)
 Library = Literal["torchvision", "timm"]
 
 
@@ -52,8 +57,18 @@ def build_backbone(
 
 def channels_of(name: str, *, last_stride: Literal[1, 2] = 2, tokens: Tokens = "patches") -> int:
     """Channels of a trunk's last map, without memory for its weights where that is possible."""
+    build = partial(build_backbone, name, last_stride=last_stride, tokens=tokens)
+    return without_memory(build).num_channels
+
+
+def without_memory(build: Callable[[], Module]) -> Module:
+    """Build a module for its shapes: on torch's meta device, where weights take no memory.
+
+    A trunk that computes with tensors while it is built (RegNet its widths) cannot be built
+    there, and is built in memory.
+    """
     try:
         with torch.device("meta"):
-            return build_backbone(name, last_stride=last_stride, tokens=tokens).num_channels
-    except NotImplementedError:  # RegNet computes its widths with tensors
-        return build_backbone(name, last_stride=last_stride, tokens=tokens).num_channels
+            return build()
+    except NotImplementedError:
+        return build()

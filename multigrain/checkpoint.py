@@ -6,6 +6,7 @@ error, never a guess.
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from multigrain.backbone import without_memory
 from multigrain.document import FORMAT, Document
 from multigrain.errors import MultiGrainError
 from multigrain.files import write_via_temporary
@@ -128,11 +130,7 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
 
 def _wanted(document: Document) -> dict[str, Tensor]:
     """Names and shapes of the tensors that a document describes."""
-    try:
-        with torch.device("meta"):
-            return MultiGrain.build(document).state_dict()
-    except NotImplementedError:  # RegNet computes its widths with tensors
-        return MultiGrain.build(document).state_dict()
+    return without_memory(partial(MultiGrain.build, document)).state_dict()
 
 
 def _check_names(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

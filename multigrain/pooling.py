@@ -3,6 +3,9 @@
 N batch, C channels, h w positions.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +16,7 @@ _EPS = 1e-6
 SMALLEST_P = 0.1
 
 
-class Pooling(nn.Module):
+class Pooling(nn.Module, ABC):
     """Feature map [N, C, h, w] of any floating type -> [N, C], at least float32.
 
     `p` is the exponent of GeM, None for every other kind.
@@ -27,9 +30,9 @@ class Pooling(nn.Module):
             wide = features if features.dtype == torch.float64 else features.float()
             return self.pool(wide.flatten(2))
 
+    @abstractmethod
     def pool(self, positions: Tensor) -> Tensor:
         """[N, C, h w] -> [N, C]."""
-        raise NotImplementedError
 
     @property
     def exponent(self) -> Tensor | None:
@@ -111,4 +114,5 @@ def build_pooling(kind: PoolingKind, *, p: float | None, learnable_p: bool = Fal
     if kind == "gem":
         assert p is not None
         return GeM(p, learnable=learnable_p)
-    return {"avg": Mean, "max": Max, "avg+max": MeanMax}[kind]()
+    kinds: dict[str, Callable[[], Pooling]] = {"avg": Mean, "max": Max, "avg+max": MeanMax}
+    return kinds[kind]()

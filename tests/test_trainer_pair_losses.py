@@ -159,7 +159,8 @@ def test_loss_settings_that_would_do_nothing_are_refused(
 def test_dimensions_that_say_what_is_done_anyway_are_taken() -> None:
     """The reference takes the embedding's own, which 0 names."""
     for changes in ({"negatives": "reference", "effective_dim": 0}, {"effective_dim": 128}):
-        TrainConfig(data=Path("x"), out=Path("y"), **changes)  # type: ignore[arg-type]
+        config = TrainConfig(data=Path("x"), out=Path("y"), **changes)  # type: ignore[arg-type]
+        assert config.effective_dim == changes["effective_dim"]
 
 
 def test_the_printed_settings_of_another_pair_loss_are_settings_again() -> None:

@@ -8,7 +8,7 @@ import pytest
 from trainer_fixtures import draw_small
 
 from multigrain.checkpoint import load_checkpoint
-from multigrain.config import load_config
+from multigrain.program import load_config
 from trainer.engine.processes import alone
 from trainer.settings import TrainConfig
 from trainer.train import train

@@ -54,23 +54,6 @@ def test_each_pass_holds_every_photo_once(size: dict[str, int]) -> None:
 
 @few
 @given(sizes)
-def test_one_process_sees_the_batches_of_several(size: dict[str, int]) -> None:
-    """The global batch does not depend on how many processes share it."""
-    several, single = plan_of(size), plan_of(size, num_processes=1)
-    for step in range(4):
-        assert whole_step(several, step, size["num_processes"]) == whole_step(single, step, 1)
-
-
-@few
-@given(sizes, st.integers(0, 9))
-def test_a_resumed_plan_goes_on_exactly(size: dict[str, int], start: int) -> None:
-    """Steps from the middle equal those of a run from the beginning."""
-    whole = list(plan_of(size).steps(0, start=0, stop=12))
-    assert list(plan_of(size).steps(0, start=start, stop=12)) == whole[start:]
-
-
-@few
-@given(sizes)
 def test_no_photo_occurs_more_often_than_said(size: dict[str, int]) -> None:
     """`most_occurrences` bounds every step, also where passes meet, and is reached or nearly."""
     plan = plan_of(size)
@@ -193,21 +176,29 @@ def test_no_two_draws_of_a_run_are_equal(size: dict[str, Any]) -> None:
     assert len(set(draws)) == len(draws)
 
 
+# Both samplers: what makes the plan, and sizes for it.
+either_plan = st.one_of(
+    st.tuples(st.just(plan_of), sizes), st.tuples(st.just(pk_plan_of), pk_sizes)
+)
+
+
 @few
-@given(pk_sizes)
-def test_one_process_sees_the_classes_of_several(size: dict[str, Any]) -> None:
-    """The global batch of P x K does not depend on how many processes share it."""
-    several, single = pk_plan_of(size), pk_plan_of(size, num_processes=1)
+@given(either_plan)
+def test_one_process_sees_the_batches_of_several(planned: tuple[Any, dict[str, Any]]) -> None:
+    """The global batch does not depend on how many processes share it."""
+    make, size = planned
+    several, single = make(size), make(size, num_processes=1)
     for step in range(4):
         assert whole_step(several, step, size["num_processes"]) == whole_step(single, step, 1)
 
 
 @few
-@given(pk_sizes, st.integers(0, 9))
-def test_a_resumed_plan_of_classes_goes_on_exactly(size: dict[str, Any], start: int) -> None:
+@given(either_plan, st.integers(0, 9))
+def test_a_resumed_plan_goes_on_exactly(planned: tuple[Any, dict[str, Any]], start: int) -> None:
     """Steps from the middle equal those of a run from the beginning, whatever is remembered."""
-    whole = list(pk_plan_of(size).steps(0, start=0, stop=12))
-    plan = pk_plan_of(size)
+    make, size = planned
+    whole = list(make(size).steps(0, start=0, stop=12))
+    plan = make(size)
     assert list(plan.steps(0, start=start, stop=12)) == whole[start:]
     assert plan.photos_of(0, 0) == whole[0]
 

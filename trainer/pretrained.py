@@ -7,11 +7,12 @@ from typing import Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from multigrain.config import Config, load_config, run_main
+from multigrain.config import Config
+from multigrain.program import load_config, run_main
 from trainer.inputs.photos import paths_of
 from trainer.out_file import check_out_file
 from trainer.settings_data import LARGEST_SIDE, SMALLEST_SIDE
-from trainer.settings_finish import WHITEN_FLOOR, WHITEN_POWER
+from trainer.settings_finish import WHITEN_FLOOR, WHITEN_POWER, WhitenFloor, WhitenPower
 from trainer.settings_model import Pooling
 from trainer.speech import say
 
@@ -66,18 +67,8 @@ class PretrainedConfig(Config):
     whiten_dim: int | None = Field(
         default=None, ge=1, description="dimensions to keep; unset: at most a quarter of the photos"
     )
-    whiten_power: float = Field(
-        default=WHITEN_POWER,
-        ge=0,
-        le=1,
-        description="1: full whitening, 0: centre and rotate only",
-    )
-    whiten_floor: float = Field(
-        default=WHITEN_FLOOR,
-        ge=0,
-        le=1,
-        description="smallest eigenvalue, as a share of the largest",
-    )
+    whiten_power: WhitenPower = WHITEN_POWER
+    whiten_floor: WhitenFloor = WHITEN_FLOOR
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="where the photos are embedded for the whitening"
     )

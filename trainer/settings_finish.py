@@ -14,6 +14,12 @@ EXPONENTS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
 
 Size = Annotated[int, Field(ge=SMALLEST_SIDE, le=LARGEST_SIDE)]
 Exponent = Annotated[float, Field(gt=0)]
+WhitenPower = Annotated[
+    float, Field(ge=0, le=1, description="1: full whitening, 0: centre and rotate only")
+]
+WhitenFloor = Annotated[
+    float, Field(ge=0, le=1, description="smallest eigenvalue, as a share of the largest")
+]
 
 
 class FinishSettings(Config):
@@ -46,18 +52,8 @@ class FinishSettings(Config):
     whiten_photos: int = Field(
         default=20_000, ge=1, description="training photos to fit the whitening on, at most"
     )
-    whiten_power: float = Field(
-        default=WHITEN_POWER,
-        ge=0,
-        le=1,
-        description="1: full whitening, 0: centre and rotate only",
-    )
-    whiten_floor: float = Field(
-        default=WHITEN_FLOOR,
-        ge=0,
-        le=1,
-        description="smallest eigenvalue, as a share of the largest",
-    )
+    whiten_power: WhitenPower = WHITEN_POWER
+    whiten_floor: WhitenFloor = WHITEN_FLOOR
     report: bool = Field(
         default=True, description="write report.html, with small pictures of validation photos"
     )

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 
-from multigrain.config import Config, load_config, run_main
+from multigrain.config import Config
+from multigrain.program import load_config, run_main
 from trainer.out_file import check_out_file
 from trainer.settings_data import LARGEST_SIDE, SMALLEST_SIDE
-from trainer.settings_finish import WHITEN_FLOOR, WHITEN_POWER
+from trainer.settings_finish import WHITEN_FLOOR, WHITEN_POWER, WhitenFloor, WhitenPower
 from trainer.speech import say
 
 if TYPE_CHECKING:
@@ -40,18 +41,8 @@ class WhitenConfig(Config):
     dim: int | None = Field(
         default=None, ge=1, description="dimensions to keep; unset: at most a quarter of the photos"
     )
-    power: float = Field(
-        default=WHITEN_POWER,
-        ge=0,
-        le=1,
-        description="1: full whitening, 0: centre and rotate only",
-    )
-    floor: float = Field(
-        default=WHITEN_FLOOR,
-        ge=0,
-        le=1,
-        description="smallest eigenvalue, as a share of the largest",
-    )
+    power: WhitenPower = WHITEN_POWER
+    floor: WhitenFloor = WHITEN_FLOOR
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="where the photos are embedded"
     )
