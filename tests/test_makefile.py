@@ -70,6 +70,6 @@ def test_detached_the_service_is_waited_for_on_its_port() -> None:
 def test_ci_runs_the_test_command_and_the_demo() -> None:
     """What CI runs is what the README says."""
     script = (ROOT / ".ci/run").read_text()
-    assert "\nmake test\n" in script
+    assert " make test\n" in script
     assert "\ndemo\n" in script
     assert "\ndemo PHOTOS=" in script
