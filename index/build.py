@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 PROG = "index.build"
 EXIT_TOO_MANY_BAD = 3
+# Those of index/stages.py, which loads faiss and SQLAlchemy.
+STAGES = Literal["scan", "embed", "train", "encode", "publish"]
 
 
 class BuildConfig(Config):
@@ -34,6 +36,8 @@ class BuildConfig(Config):
     max_bad: int | None = Field(
         default=None, ge=0, description="exit with 3 when more photos than this are quarantined"
     )
+    from_: STAGES = Field(default="scan", description="first stage to run: scan, embed, train, ...")
+    until: STAGES = Field(default="publish", description="last stage to run")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     decode_threads: int | None = Field(
         default=None, ge=1, description="threads that decode photos; none: one a core"
@@ -57,6 +61,7 @@ def _build(config: BuildConfig) -> int:
     from index.builder import build_index
     from index.errors import IndexFolderError
     from index.faiss_module import load_faiss
+    from index.stages import Stage
     from multigrain.embedder import Embedder
 
     load_faiss()
@@ -70,27 +75,32 @@ def _build(config: BuildConfig) -> int:
             factory=config.factory,
             shard_rows=config.shard_rows,
             decode_threads=config.decode_threads,
+            first=Stage(config.from_),
+            last=Stage(config.until),
         )
     except OSError as error:  # a full disk, a folder that may not be written
         raise IndexFolderError(
             f"{error.filename or config.out}: {error.strerror or error}; "
             "mend it, then run again to continue"
         ) from error
-    print(_summary(report, config.out))
+    print(_summary(report, config))
     if config.max_bad is not None and report.num_bad > config.max_bad:
         print(f"{PROG}: {report.num_bad} bad photos, --max-bad {config.max_bad}", file=sys.stderr)
         return EXIT_TOO_MANY_BAD
     return 0
 
 
-def _summary(report: "BuildReport", out: Path) -> str:
+def _summary(report: "BuildReport", config: BuildConfig) -> str:
     rows = f"rows {report.num_rows} ({report.num_live} live), new {report.num_new}"
-    work = f"bad {report.num_bad}, {report.seconds:.1f} s, factory {report.factory}"
+    work = f"bad {report.num_bad}, {report.seconds:.1f} s"
+    work += f", factory {report.factory}" if report.factory else ""
     lines = [f"photos {report.num_photos}, {rows}, {work}"]
     if report.num_bad:
-        lines.append(f"bad photos are listed in {out / 'quarantine.jsonl'}")
+        lines.append(f"bad photos are listed in {config.out / 'quarantine.jsonl'}")
     if report.is_new_generation:
-        lines.append(f"published generation {report.generation} in {out}")
+        lines.append(f"published generation {report.generation} in {config.out}")
+    elif config.until != "publish":
+        lines.append(f"stopped behind stage {config.until}: nothing is published")
     else:
         lines.append(f"nothing changed: generation {report.generation} stays")
     return "\n".join(lines)

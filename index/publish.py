@@ -1,6 +1,7 @@
 """Stage G: a generation's live bitmap, catalog and manifest; then CURRENT names it."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +9,17 @@ from numpy.typing import NDArray
 
 from index.canaries import choose_canaries
 from index.catalog_journal import Journal
-from index.current import write_current, write_manifest
+from index.current import read_current, write_current, write_manifest
+from index.errors import IndexFolderError
 from index.layout import Layout
 from index.manifest import CountsPart, FilePart, Manifest, ModelPart, ShardPart
 from index.ranker import Ranker
 from index.steps import Steps
-from index.store import pack_live, unpack_live, write_whole
+from index.store import pack_live, require_size, unpack_live, write_whole
 from index.train import Codebook
 from multigrain.files import sha256_of, write_via_temporary
+
+_logger = logging.getLogger(__name__)
 
 
 def publish(
@@ -70,6 +74,26 @@ def publish(
     write_current(layout, pointer, steps=steps)
     journal.close_generation(name, pointer.sha256)
     return manifest
+
+
+def is_due(layout: Layout, journal: Journal, parent: Manifest, codebook: Codebook) -> bool:
+    """Whether a new generation would differ from the live one."""
+    has_changed = journal.open_generation() is not None or codebook.name != parent.codebook
+    pointer = read_current(layout)
+    is_live = pointer is not None and pointer.generation == parent.generation
+    is_other = has_changed or codebook.factory != parent.factory or not is_live
+    return is_other or not _has_files(layout, parent)
+
+
+def _has_files(layout: Layout, parent: Manifest) -> bool:
+    """Whether the live generation's own files are there; the journal can write them again."""
+    try:
+        for part in (parent.catalog, parent.tombstones):
+            require_size(layout.root / part.file, part.size)
+    except IndexFolderError as error:
+        _logger.warning("generation %s is written anew: %s", parent.generation, error)
+        return False
+    return True
 
 
 def write_quarantine(layout: Layout, journal: Journal, *, steps: Steps) -> None:

@@ -1,6 +1,9 @@
 """Stage C: a codebook for the live rows, trained on a random sample of them."""
 
+import json
 import secrets
+from hashlib import sha256
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -26,23 +29,49 @@ class Codebook(NamedTuple):
     factory: str
 
 
-def choose_codebook(
+def find_codebook(
     layout: Layout,
-    rows: StoredRows,
     live_ids: NDArray[np.int64],
     *,
     factory: str,
     parent: Manifest | None,
     fingerprint: str,
+) -> Codebook | None:
+    """The parent generation's codebook while it is of the same string.
+
+    Else one that a build which did not come to its end trained on these very rows; else None.
+    """
+    if parent and parent.factory == factory and layout.trained(parent.codebook).is_file():
+        return Codebook(parent.codebook, factory)
+    wanted = _request(live_ids, factory=factory, fingerprint=fingerprint)
+    for path in sorted(layout.codebooks.glob("*/train.json")):
+        trained = layout.trained(path.parent.name)
+        is_ours = wanted.items() <= json.loads(path.read_bytes()).items()
+        if is_ours and trained.is_file() and _name_of(trained) == path.parent.name:
+            return Codebook(path.parent.name, factory)
+    return None
+
+
+def train_live(
+    layout: Layout,
+    rows: StoredRows,
+    live_ids: NDArray[np.int64],
+    *,
+    factory: str,
+    fingerprint: str,
     dim: int,
     steps: Steps,
 ) -> Codebook:
-    """The parent generation's codebook while it is of the same string, else a new one."""
-    if parent and parent.factory == factory and layout.trained(parent.codebook).is_file():
-        return Codebook(parent.codebook, factory)
+    """Train a codebook on the live rows."""
     sample = _sample(rows, live_ids, num_lists=num_lists(factory, dim=dim))
-    report = {"factory": factory, "fingerprint": fingerprint, "n": len(live_ids)}
-    return Codebook(_train(layout, sample, report, steps=steps), factory)
+    request = _request(live_ids, factory=factory, fingerprint=fingerprint)
+    return Codebook(_train(layout, sample, request, steps=steps), factory)
+
+
+def _request(live_ids: NDArray[np.int64], *, factory: str, fingerprint: str) -> dict[str, object]:
+    """What decides a codebook, as train.json begins."""
+    live = sha256(live_ids.astype("<i8").tobytes()).hexdigest()
+    return {"factory": factory, "fingerprint": fingerprint, "n": len(live_ids), "live": live}
 
 
 def _sample(
@@ -66,6 +95,10 @@ def _train(
     )
     report |= {"D": sample.shape[1], "seed": _SEED, "n_train": len(sample), **training._asdict()}
     (temporary / "train.json").write_bytes(canonical_json(report))
-    name = sha256_of(trained)[:_NAME_LENGTH]
+    name = _name_of(trained)
     install_folder(temporary, layout.codebooks / name, steps=steps)
     return name
+
+
+def _name_of(trained: Path) -> str:
+    return sha256_of(trained)[:_NAME_LENGTH]

@@ -1,0 +1,169 @@
+"""The stages of a build, each callable alone: it looks at what is there and does what is missing.
+
+A stage run twice does nothing the second time; one that lacks what an earlier stage makes says so.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+
+from index.embed import EmbedReport, embed_pending
+from index.encode import encode_missing, row_ranges
+from index.errors import IndexFolderError
+from index.factory import factory_string
+from index.manifest import Manifest
+from index.publish import is_due, publish, write_quarantine
+from index.reading import PhotoEmbedder
+from index.retire import retire
+from index.rows import StoredRows
+from index.sources import Source, scan
+from index.train import Codebook, find_codebook, train_live
+from index.workshop import Workshop
+from multigrain.progress import Progress
+
+_WRITER = "multigrain index.build"
+
+
+class Stage(StrEnum):
+    """The stages in their order."""
+
+    SCAN = "scan"
+    EMBED = "embed"
+    TRAIN = "train"
+    ENCODE = "encode"
+    PUBLISH = "publish"
+
+
+def stages_between(first: Stage, last: Stage) -> frozenset[Stage]:
+    """The stages from first to last, both included; raises IndexFolderError when there is none."""
+    order = list(Stage)
+    chosen = frozenset(order[order.index(first) : order.index(last) + 1])
+    if not chosen:
+        raise IndexFolderError(f"stage {first} comes after {last}: no stage lies between them")
+    return chosen
+
+
+def scan_photos(shop: Workshop, sources: Sequence[Source]) -> None:
+    """Stage A: record what stands in the collections now."""
+    scanned = set[int]()
+    for source in sources:
+        number = shop.journal.collection_id(source.root, created=shop.started)
+        if number not in scanned:
+            shop.journal.record_scan(number, scan(source, skip=shop.layout.root))
+            scanned.add(number)
+
+
+def embed_photos(
+    shop: Workshop,
+    sources: Sequence[Source],
+    embedder: PhotoEmbedder,
+    *,
+    shard_rows: int,
+    decode_threads: int,
+) -> EmbedReport:
+    """Stage B: embed the scanned photos that have no row yet, and list those that are bad."""
+    bases = dict[int, Path]()
+    for source in sources:
+        number = shop.journal.collection_id(source.root, created=shop.started)
+        bases.setdefault(number, source.base)
+    num_pending = shop.journal.num_pending(list(bases))
+    progress = Progress(num_pending, "photos")
+    if num_pending:
+        progress.update(0)
+    try:
+        report = embed_pending(
+            shop.layout,
+            shop.journal,
+            embedder,
+            bases,
+            shard_rows=shard_rows,
+            decode_threads=decode_threads,
+            progress=progress,
+            steps=shop.steps,
+        )
+    finally:
+        progress.close()
+    write_quarantine(shop.layout, shop.journal, steps=shop.steps)
+    return report
+
+
+def codebook_of(shop: Workshop, *, factory: str | None) -> Codebook | None:
+    """The codebook the live rows are to be encoded with; None where it is not trained yet."""
+    live_ids = shop.journal.live_ids()
+    return find_codebook(
+        shop.layout,
+        live_ids,
+        factory=_factory(shop, factory, num_live=len(live_ids)),
+        parent=shop.parent,
+        fingerprint=shop.model.fingerprint,
+    )
+
+
+def train_codebook(shop: Workshop, *, factory: str | None) -> Codebook:
+    """Stage C: a codebook for the live rows, where the folder has none that fits."""
+    found = codebook_of(shop, factory=factory)
+    if found is not None:
+        return found
+    live_ids, dim = shop.journal.live_ids(), shop.model.D
+    return train_live(
+        shop.layout,
+        StoredRows(row_ranges(shop.layout, shop.journal), dim=dim),
+        live_ids,
+        factory=_factory(shop, factory, num_live=len(live_ids)),
+        fingerprint=shop.model.fingerprint,
+        dim=dim,
+        steps=shop.steps,
+    )
+
+
+def trained_codebook(shop: Workshop, *, factory: str | None) -> Codebook:
+    """The codebook stage C made; raises IndexFolderError where it was not run."""
+    found = codebook_of(shop, factory=factory)
+    if found is None:
+        raise IndexFolderError(f"{shop.layout.root}: no codebook is trained; run the stage train")
+    return found
+
+
+def encode_shards(shop: Workshop, codebook: Codebook) -> None:
+    """Stage D: lists of this codebook for every row."""
+    encode_missing(
+        shop.layout,
+        shop.journal,
+        codebook=codebook.name,
+        fingerprint=shop.model.fingerprint,
+        dim=shop.model.D,
+        steps=shop.steps,
+    )
+
+
+def publish_generation(shop: Workshop, codebook: Codebook) -> Manifest:
+    """Stage G: the next generation, or the live one itself where nothing differs from it."""
+    _require_encoded(shop, codebook)
+    if shop.parent and not is_due(shop.layout, shop.journal, shop.parent, codebook):
+        return shop.parent
+    manifest = publish(
+        shop.layout,
+        shop.journal,
+        shop.journal.live_ids(),
+        parent=shop.parent,
+        model=shop.model,
+        codebook=codebook,
+        created=shop.started,
+        writer=_WRITER,
+        steps=shop.steps,
+    )
+    retire(shop.layout, manifest, steps=shop.steps)
+    return manifest
+
+
+def _require_encoded(shop: Workshop, codebook: Codebook) -> None:
+    is_encoded = all(record.codebook == codebook.name for record in shop.journal.shards())
+    if not is_encoded or any(part.num_rows for part in shop.journal.staged()):
+        raise IndexFolderError(
+            f"{shop.layout.root}: there are rows that no shard of the codebook holds; run the "
+            "stage encode"
+        )
+
+
+def _factory(shop: Workshop, factory: str | None, *, num_live: int) -> str:
+    return factory or factory_string(num_rows=num_live, dim=shop.model.D)

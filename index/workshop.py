@@ -1,0 +1,79 @@
+"""An index folder in the hands of its one builder: locked, recovered, its journal open."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from index.catalog_journal import Journal
+from index.current import current_manifest
+from index.errors import IndexFolderError
+from index.layout import Layout
+from index.lock import builder_lock
+from index.manifest import Manifest, ModelPart
+from index.prepare import open_journal, take_checkpoint
+from index.reading import PhotoEmbedder
+from index.steps import Steps, no_steps
+from index.store import remove_temporaries
+
+
+class Workshop(NamedTuple):
+    """What every stage of a build needs: the folder, its journal, its model.
+
+    `parent` is the live generation, `started` the time in UTC that new records carry.
+    """
+
+    layout: Layout
+    journal: Journal
+    parent: Manifest | None
+    model: ModelPart
+    started: str
+    steps: Steps
+
+
+@contextmanager
+def open_workshop(
+    out: Path, *, checkpoint: Path, embedder: PhotoEmbedder, steps: Steps = no_steps
+) -> Iterator[Workshop]:
+    """Make or open an index folder for building with a checkpoint's model.
+
+    Raises BuilderBusyError while another process builds, OtherCheckpointError where the folder
+    belongs to another checkpoint, IndexFolderError where its journal cannot be used.
+    """
+    layout = Layout(Path(out).absolute())
+    layout.create()
+    with builder_lock(layout.lock):
+        take_checkpoint(layout, checkpoint, fingerprint=embedder.fingerprint, steps=steps)
+        with open_journal(layout, steps=steps) as journal:
+            parent = current_manifest(layout)
+            yield Workshop(layout, journal, parent, _model_part(embedder), _now(), steps)
+
+
+@contextmanager
+def reopen_workshop(root: Path, *, steps: Steps = no_steps) -> Iterator[Workshop]:
+    """Open a published index folder for stages that embed no photo; raises as `open_workshop`."""
+    layout = Layout(Path(root).absolute())
+    parent = current_manifest(layout)
+    if parent is None:
+        raise IndexFolderError(f"{root}: no index here; make one with python -m index.build")
+    with builder_lock(layout.lock):
+        remove_temporaries(layout)
+        with open_journal(layout, steps=steps) as journal:
+            # Read again under the lock: a builder may have published in between.
+            parent = current_manifest(layout) or parent
+            yield Workshop(layout, journal, parent, parent.model, _now(), steps)
+
+
+def _model_part(embedder: PhotoEmbedder) -> ModelPart:
+    return ModelPart(
+        fingerprint=embedder.fingerprint,
+        D=embedder.dim,
+        preprocessing=embedder.preprocessing.model_dump(mode="json"),
+        engine=embedder.engine,
+        precision=embedder.precision,
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
