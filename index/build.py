@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PROG = "index.build"
 EXIT_TOO_MANY_BAD = 3
 # Those of index/stages.py, which loads faiss and SQLAlchemy.
-STAGES = Literal["scan", "embed", "train", "encode", "publish"]
+STAGES = Literal["scan", "embed", "train", "encode", "merge", "publish"]
 
 
 class BuildConfig(Config):

@@ -1,4 +1,4 @@
-"""A build, stage by stage: scan, embed, train, encode, publish."""
+"""A build, stage by stage: scan, embed, train, encode, merge, publish."""
 
 import time
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from index.encode import row_ranges
 from index.faiss_module import load_faiss
 from index.faiss_train import num_lists
 from index.manifest import Manifest
+from index.merge import merge_shards
 from index.reading import PhotoEmbedder
 from index.sources import open_source
 from index.stages import (
@@ -79,10 +80,12 @@ def build_index(
             )
         if Stage.TRAIN in due:
             codebook = train_codebook(shop, factory=factory)
-        elif due & {Stage.ENCODE, Stage.PUBLISH}:
+        elif due & {Stage.ENCODE, Stage.MERGE, Stage.PUBLISH}:
             codebook = trained_codebook(shop, factory=factory)
         if Stage.ENCODE in due and codebook:
             encode_shards(shop, codebook)
+        if Stage.MERGE in due and codebook:
+            merge_shards(shop, codebook, shard_rows=shard_rows)
         if Stage.PUBLISH in due and codebook:
             manifest = publish_generation(shop, codebook)
         seconds = time.monotonic() - start

@@ -5,9 +5,17 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import Integer, cast, delete, func, insert, select
+from sqlalchemy import Integer, cast, delete, func, insert, select, update
 
-from index.catalog import content, copy_catalog, generation, open_journal_engine, progress, shard
+from index.catalog import (
+    content,
+    copy_catalog,
+    generation,
+    open_journal_engine,
+    photo,
+    progress,
+    shard,
+)
 from index.staging import StagedShard
 from index.steps import Steps
 
@@ -64,6 +72,48 @@ class GenerationJournal:
         with self._connection.begin():
             self._connection.execute(delete(shard).where(shard.c.codebook != codebook))
 
+    def replace_shards(
+        self,
+        old: Sequence[ShardRecord],
+        new: Sequence[ShardRecord],
+        *,
+        dropped: Sequence[ShardRecord] = (),
+    ) -> None:
+        """Put new shards in the place of old ones, and forget dropped ones, all or nothing.
+
+        The contents of a dropped shard are forgotten with their rows: bytes that come back get a
+        new id. No id is given out twice.
+        """
+        self._steps("commit shards")
+        next_id = self.next_id()
+        with self._connection.begin():
+            gone = [record.folder for record in (*old, *dropped)]
+            self._connection.execute(delete(shard).where(shard.c.folder.in_(gone)))
+            for record in new:
+                self._connection.execute(
+                    insert(shard).prefix_with("OR IGNORE").values(record._asdict())
+                )
+            for record in dropped:
+                self._forget_contents(record)
+            if dropped:
+                self._reserve(next_id)
+            self._open_generation()
+        self._steps("shards committed")
+
+    def _forget_contents(self, record: ShardRecord) -> None:
+        ids = (record.first_id, record.first_id + record.n - 1)
+        self._connection.execute(
+            update(photo).where(photo.c.content_id.between(*ids)).values(content_id=None)
+        )
+        self._connection.execute(delete(content).where(content.c.id.between(*ids)))
+
+    def _reserve(self, next_id: int) -> None:
+        """Keep every id below `next_id` back, though no row tells of it."""
+        reserved = StagedShard(next_id, 0)
+        self._connection.execute(
+            insert(progress).prefix_with("OR IGNORE").values(staging=reserved.name, durable_rows=0)
+        )
+
     def open_generation(self) -> str | None:
         """The generation being built; None when nothing differs from the last published."""
         with self._connection.begin():
@@ -112,7 +162,6 @@ class GenerationJournal:
 
     def take_up(self, names: AbstractSet[str], manifest_sha256: str, *, next_id: int) -> None:
         """Go on from a published catalog: behind the named generations, and behind their ids."""
-        reserved = StagedShard(next_id, 0)
         has_gap = next_id > self.next_id()
         with self._connection.begin():
             write = insert(generation).prefix_with("OR REPLACE")
@@ -120,9 +169,7 @@ class GenerationJournal:
                 values = {"name": name, "manifest_sha256": manifest_sha256}
                 self._connection.execute(write.values(values))
             if has_gap:
-                self._connection.execute(
-                    insert(progress).values(staging=reserved.name, durable_rows=0)
-                )
+                self._reserve(next_id)
 
     def next_id(self) -> int:
         """The first id never given out; a staged shard without rows keeps its first id back."""

@@ -55,15 +55,24 @@ def encode_missing(
     return journal.shards()
 
 
+def require_encoded(layout: Layout, journal: Journal, *, codebook: str) -> None:
+    """Refuse to go on while there are rows without lists; raises IndexFolderError."""
+    is_encoded = all(record.codebook == codebook for record in journal.shards())
+    if not is_encoded or any(part.num_rows for part in journal.staged()):
+        raise IndexFolderError(
+            f"{layout.root}: there are rows that no shard of the codebook holds; run the stage "
+            "encode"
+        )
+
+
 def encode_shard(
     layout: Layout, rows: RowRange, *, codebook: str, fingerprint: str, dim: int, steps: Steps
 ) -> str:
     """Write one shard from its rows, which are linked, not copied; gives the folder's name."""
     require_size(rows.path, rows.n * dim * EMBEDDING_DTYPE.itemsize)
     steps("encode")
-    temporary = layout.staging / f".{rows.first_id:016d}.tmp"
-    temporary.mkdir()
-    _link_or_copy(rows.path, temporary / "emb.f16")
+    temporary = begin_shard(layout, rows.first_id)
+    link_or_copy(rows.path, temporary / "emb.f16")
     encode_rows(
         layout.trained(codebook),
         map_rows(rows.path, num_rows=rows.n, dim=dim),
@@ -78,19 +87,34 @@ def encode_shard(
         dtype=EMBEDDING_DTYPE.str,
         codebook=codebook,
         fingerprint=fingerprint,
-        files={file.name: file_record(file) for file in sorted(temporary.iterdir())},
+        files={},
     )
-    data = canonical_json(document.model_dump(mode="json"))
+    return install_shard(layout, temporary, document, steps=steps)
+
+
+def begin_shard(layout: Layout, first_id: int) -> Path:
+    """An empty temporary folder for a shard's files."""
+    temporary = layout.staging / f".{first_id:016d}.tmp"
+    temporary.mkdir()
+    return temporary
+
+
+def install_shard(layout: Layout, temporary: Path, document: ShardDocument, *, steps: Steps) -> str:
+    """Describe the files of a temporary folder and give it its name, which is returned."""
+    files = {file.name: file_record(file) for file in sorted(temporary.iterdir())}
+    whole = document.model_copy(update={"files": files})
+    data = canonical_json(whole.model_dump(mode="json", exclude_none=True))
     (temporary / "SHARD.json").write_bytes(data)
     folder = sha256(data).hexdigest()[:_NAME_LENGTH]
     install_folder(temporary, layout.shards / folder, steps=steps)
     return folder
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, or a copy where the file system has no hard links."""
     try:
         os.link(source, target)
-    except OSError:  # a file system without hard links, each of which says so in its own way
+    except OSError:  # each file system says so in its own way
         shutil.copyfile(source, target)
 
 

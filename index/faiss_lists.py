@@ -3,6 +3,7 @@
 Letters: D embedding, n rows, Q queries, k candidates.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,24 +32,45 @@ class Coarse(NamedTuple):
 
 
 def encode_rows(
-    trained: Path, rows: NDArray[np.float16], target: Path, *, first_id: int, num_threads: int
+    trained: Path,
+    rows: NDArray[np.float16],
+    target: Path,
+    *,
+    first_id: int,
+    coded: NDArray[np.bool_] | None = None,
+    num_threads: int,
 ) -> None:
     """Write the lists of fp16 rows [n, D] with ids first_id .. first_id + n - 1.
 
+    `coded` [n] tells the rows that the lists are to hold, None: all; Flat lists hold every row.
     Raises IndexFolderError when faiss did not store every row.
     """
     faiss = load_faiss()
     faiss.omp_set_num_threads(num_threads)
     index = _read(trained)
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        block = np.ascontiguousarray(rows[start : start + _BLOCK_ROWS], dtype=np.float32)
+    num_rows = 0
+    for numbers, block in _blocks(rows, coded):
+        num_rows += len(block)
         if isinstance(index, faiss.IndexIVF):
-            ids = np.arange(first_id + start, first_id + start + len(block), dtype=np.int64)
-            index.add_with_ids(block, ids)
+            index.add_with_ids(block, numbers + first_id)
         else:
             index.add(block)
-    _require_rows(index, len(rows), target)
+    _require_rows(index, num_rows, target)
     write_faiss(index, target)
+
+
+def _blocks(
+    rows: NDArray[np.float16], coded: NDArray[np.bool_] | None
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Row numbers and rows fp32 of those to be encoded, some at a time."""
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        block = rows[start : start + _BLOCK_ROWS]
+        numbers = np.arange(start, start + len(block), dtype=np.int64)
+        if coded is not None:
+            chosen = coded[start : start + len(block)]
+            block, numbers = block[chosen], numbers[chosen]
+        if len(block):
+            yield numbers, np.ascontiguousarray(block, dtype=np.float32)
 
 
 class ShardLists:

@@ -100,6 +100,10 @@ class Layout(NamedTuple):
         """The faiss lists of a shard."""
         return self.shards / folder / "ivf.faiss"
 
+    def coded_rows(self, folder: str) -> Path:
+        """A bit for each row of a shard whose lists do not hold all of them."""
+        return self.shards / folder / "coded.bits"
+
     def shard_document(self, folder: str) -> Path:
         """The description of a shard."""
         return self.shards / folder / "SHARD.json"

@@ -29,12 +29,21 @@ class ModelPart(_Part):
 
 
 class ShardPart(_Part):
-    """A shard: folder name, ids first_id .. first_id + n - 1, sha256 of its SHARD.json."""
+    """A shard: folder name, ids first_id .. first_id + n - 1, sha256 of its SHARD.json.
+
+    `codes` is given where the lists hold fewer rows than n.
+    """
 
     folder: str
     first_id: int
     n: int
     sha256: str
+    codes: int | None = None
+
+    @property
+    def num_codes(self) -> int:
+        """How many rows the lists hold."""
+        return self.n if self.codes is None else self.codes
 
 
 class FilePart(_Part):

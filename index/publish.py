@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.canaries import choose_canaries
+from index.catalog_generations import ShardRecord
 from index.catalog_journal import Journal
 from index.current import read_current, write_current, write_manifest
+from index.encode import read_shard
 from index.errors import IndexFolderError
 from index.layout import Layout
 from index.manifest import CountsPart, FilePart, Manifest, ModelPart, ShardPart
@@ -36,15 +38,7 @@ def publish(
 ) -> Manifest:
     """Write the next generation and make it the live one."""
     name = journal.start_generation()
-    shards = [
-        ShardPart(
-            folder=part.folder,
-            first_id=part.first_id,
-            n=part.n,
-            sha256=sha256_of(layout.shard_document(part.folder)),
-        )
-        for part in journal.shards()
-    ]
+    shards = [_shard_part(layout, record) for record in journal.shards()]
     counts = _counts(journal, num_live=len(live_ids), num_rows=sum(part.n for part in shards))
     bitmap = pack_live(live_ids, num_ids=counts.next_id)
     write_whole(layout.live_bitmap(name), bitmap.tobytes(), steps=steps)
@@ -105,6 +99,18 @@ def write_quarantine(layout: Layout, journal: Journal, *, steps: Steps) -> None:
     data = "".join(f"{line}\n" for line in lines).encode()
     if not layout.quarantine.exists() or layout.quarantine.read_bytes() != data:
         write_whole(layout.quarantine, data, steps=steps)
+
+
+def _shard_part(layout: Layout, record: ShardRecord) -> ShardPart:
+    digest = sha256_of(layout.shard_document(record.folder))
+    document = read_shard(layout, record.folder, expected_sha256=digest)
+    return ShardPart(
+        folder=record.folder,
+        first_id=record.first_id,
+        n=record.n,
+        sha256=digest,
+        codes=document.codes,
+    )
 
 
 def _counts(journal: Journal, *, num_live: int, num_rows: int) -> CountsPart:

@@ -50,7 +50,12 @@ class Ranker:
         self.dim, self.num_live = dim, int(live.sum())
         self._coarse = CoarseQuantizer(layout.trained(codebook))
         self._shards = [
-            ShardLists(layout.lists(part.folder), first_id=part.first_id, num_rows=part.n, dim=dim)
+            ShardLists(
+                layout.lists(part.folder),
+                first_id=part.first_id,
+                num_rows=part.num_codes,
+                dim=dim,
+            )
             for part in shards
         ]
         self._selectors: list[Any] = [part.selector(live) for part in self._shards]

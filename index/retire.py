@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from index.current import generations
@@ -16,26 +17,27 @@ _logger = logging.getLogger(__name__)
 
 def retire(layout: Layout, live: Manifest, *, steps: Steps) -> None:
     """Remove old manifests, then every file that no remaining manifest names."""
-    steps("retire")
-    for name in generations(layout):
-        path = layout.manifest(name)
-        if name not in (live.generation, live.parent) and not is_read_by_someone(path):
-            path.unlink()
+    old = [
+        layout.manifest(name)
+        for name in generations(layout)
+        if name not in (live.generation, live.parent)
+        and not is_read_by_someone(layout.manifest(name))
+    ]
+    _remove(old, steps=steps)
     read = [_read(layout, name) for name in generations(layout)]
     kept = [one for one in read if one is not None]
-    if len(kept) < len(read):
-        # Its files cannot be told from those nobody needs; the next generation but one parts
-        # with the manifest, and then with them.
-        steps("retired")
-        return
+    # The files of one that cannot be read cannot be told from those nobody needs; the next
+    # generation but one parts with the manifest, and then with them.
+    if len(kept) == len(read):
+        _remove(_unnamed(layout, kept), steps=steps)
+
+
+def _unnamed(layout: Layout, kept: Sequence[Manifest]) -> list[Path]:
     named = {layout.root / part.file for one in kept for part in (one.tombstones, one.catalog)}
     named |= {layout.codebooks / one.codebook for one in kept}
     named |= {layout.shards / part.folder for one in kept for part in one.shards}
-    for folder in (layout.tombstones, layout.catalogs, layout.codebooks, layout.shards):
-        for path in folder.iterdir():
-            if path not in named:
-                _remove(path)
-    steps("retired")
+    folders = (layout.tombstones, layout.catalogs, layout.codebooks, layout.shards)
+    return [path for folder in folders for path in folder.iterdir() if path not in named]
 
 
 def _read(layout: Layout, name: str) -> Manifest | None:
@@ -47,8 +49,13 @@ def _read(layout: Layout, name: str) -> Manifest | None:
         return None
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+def _remove(paths: Sequence[Path], *, steps: Steps) -> None:
+    if not paths:
+        return
+    steps("retire")
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    steps("retired")

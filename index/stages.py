@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from index.embed import EmbedReport, embed_pending
-from index.encode import encode_missing, row_ranges
+from index.encode import encode_missing, require_encoded, row_ranges
 from index.errors import IndexFolderError
 from index.factory import factory_string
 from index.manifest import Manifest
@@ -31,6 +31,7 @@ class Stage(StrEnum):
     EMBED = "embed"
     TRAIN = "train"
     ENCODE = "encode"
+    MERGE = "merge"
     PUBLISH = "publish"
 
 
@@ -138,8 +139,10 @@ def encode_shards(shop: Workshop, codebook: Codebook) -> None:
 
 def publish_generation(shop: Workshop, codebook: Codebook) -> Manifest:
     """Stage G: the next generation, or the live one itself where nothing differs from it."""
-    _require_encoded(shop, codebook)
+    require_encoded(shop.layout, shop.journal, codebook=codebook.name)
     if shop.parent and not is_due(shop.layout, shop.journal, shop.parent, codebook):
+        # What a build that was killed behind CURRENT left.
+        retire(shop.layout, shop.parent, steps=shop.steps)
         return shop.parent
     manifest = publish(
         shop.layout,
@@ -154,15 +157,6 @@ def publish_generation(shop: Workshop, codebook: Codebook) -> Manifest:
     )
     retire(shop.layout, manifest, steps=shop.steps)
     return manifest
-
-
-def _require_encoded(shop: Workshop, codebook: Codebook) -> None:
-    is_encoded = all(record.codebook == codebook.name for record in shop.journal.shards())
-    if not is_encoded or any(part.num_rows for part in shop.journal.staged()):
-        raise IndexFolderError(
-            f"{shop.layout.root}: there are rows that no shard of the codebook holds; run the "
-            "stage encode"
-        )
 
 
 def _factory(shop: Workshop, factory: str | None, *, num_live: int) -> str:

@@ -37,7 +37,10 @@ class FileRecord(BaseModel):
 
 
 class ShardDocument(BaseModel):
-    """SHARD.json: ids first_id .. first_id + n - 1; holds no time and no machine."""
+    """SHARD.json: ids first_id .. first_id + n - 1; holds no time and no machine.
+
+    `codes` is given where the lists hold fewer rows than n; coded.bits says which.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,6 +51,12 @@ class ShardDocument(BaseModel):
     codebook: str
     fingerprint: str
     files: dict[str, FileRecord]
+    codes: int | None = None
+
+    @property
+    def num_codes(self) -> int:
+        """How many rows the lists hold."""
+        return self.n if self.codes is None else self.codes
 
 
 def file_record(path: Path) -> FileRecord:

@@ -1,6 +1,7 @@
 """A build killed anywhere and run again ends as one that was never interrupted."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from index_fixtures import (
 import index.embed
 from index.errors import IndexFolderError
 from index.searcher import Searcher
+from index.stages import Stage
 
 
 class Killed(BaseException):
@@ -107,6 +109,37 @@ def test_a_killed_update_leaves_the_old_generation_in_use(tmp_path: Path) -> Non
         searcher = Searcher.open(out)
         assert (searcher.generation, searcher.num_live) == ("000002", 6)
         searcher.close()
+
+
+def test_a_kill_at_every_step_of_an_update_that_compacts_changes_nothing(tmp_path: Path) -> None:
+    """Readers have a whole generation after each kill; rerun, the shards are the same bytes.
+
+    The update adds a row, drops a shard, merges the others and takes dead rows out.
+    """
+    photos = tmp_path / "photos"
+    for start in range(0, 24, 6):
+        build(write_photos(photos, range(start, start + 6)), tmp_path / "old", factory="IVF1,SQ8")
+    for number in (0, 1, 2, *range(6, 12)):
+        (photos / f"{number:04d}.png").unlink()
+    write_photos(photos, [30, 31])
+    build(photos, tmp_path / "old", factory="IVF1,SQ8", last=Stage.EMBED)
+    write_photos(photos, [32])
+    options = {"factory": "IVF1,SQ8", "shard_rows": 60}
+    shutil.copytree(tmp_path / "old", tmp_path / "whole")
+    build(photos, tmp_path / "whole", StubEmbedder(), **options)
+    expected = durable_state(tmp_path / "whole")
+    for step in range(1, 80):
+        out = tmp_path / f"{step}"
+        shutil.copytree(tmp_path / "old", out)
+        try:
+            build(photos, out, StubEmbedder(), steps=(kill_at := KillAt(step)), **options)
+        except Killed:
+            Searcher.open(out).close()
+            build(photos, out, StubEmbedder(), **options)
+        else:
+            assert step == kill_at.num_steps + 1
+            return
+        assert durable_state(out) == expected, step
 
 
 def test_a_sigkill_of_the_process_is_survived(photos: Path, tmp_path: Path) -> None:

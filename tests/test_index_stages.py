@@ -65,6 +65,7 @@ def test_a_stage_run_twice_does_nothing_the_second_time(
     [
         (Stage.EMBED, Stage.ENCODE, "run the stage train"),
         (Stage.EMBED, Stage.PUBLISH, "run the stage train"),
+        (Stage.TRAIN, Stage.MERGE, "run the stage encode"),
         (Stage.TRAIN, Stage.PUBLISH, "run the stage encode"),
     ],
 )
