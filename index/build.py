@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import ByteSize, Field
 
 from multigrain.config import Config
 from multigrain.program import load_config, run_main
@@ -31,6 +31,10 @@ class BuildConfig(Config):
     out: Path = Field(description="index folder to make or update")
     factory: str | None = Field(
         default=None, description="faiss string instead of the one the collection's size asks for"
+    )
+    ram: ByteSize | None = Field(
+        default=None,
+        description="memory for serving, as 3GiB or 500MB; the richest string that fits is taken",
     )
     shard_rows: int = Field(default=1_000_000, ge=1, description="rows of a shard")
     max_bad: int | None = Field(
@@ -73,6 +77,7 @@ def _build(config: BuildConfig) -> int:
             config.out,
             embedder,
             factory=config.factory,
+            ram=config.ram,
             shard_rows=config.shard_rows,
             decode_threads=config.decode_threads,
             first=Stage(config.from_),

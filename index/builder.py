@@ -52,6 +52,7 @@ def build_index(
     embedder: PhotoEmbedder,
     *,
     factory: str | None = None,
+    ram: int | None = None,
     shard_rows: int = SHARD_ROWS,
     decode_threads: int | None = None,
     first: Stage = Stage.SCAN,
@@ -79,9 +80,9 @@ def build_index(
                 shop, sources, embedder, shard_rows=shard_rows, decode_threads=threads
             )
         if Stage.TRAIN in due:
-            codebook = train_codebook(shop, factory=factory)
+            codebook = train_codebook(shop, factory=factory, ram=ram)
         elif due & {Stage.ENCODE, Stage.MERGE, Stage.PUBLISH}:
-            codebook = trained_codebook(shop, factory=factory)
+            codebook = trained_codebook(shop, factory=factory, ram=ram)
         if Stage.ENCODE in due and codebook:
             encode_shards(shop, codebook)
         if Stage.MERGE in due and codebook:

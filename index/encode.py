@@ -8,9 +8,10 @@ from pathlib import Path
 from index.catalog_generations import ShardRecord
 from index.catalog_journal import Journal
 from index.errors import IndexFolderError
-from index.faiss_lists import encode_rows
+from index.faiss_encode import encode_rows
 from index.layout import Layout
 from index.manifest import canonical_json
+from index.rotation import Rotation
 from index.rows import RowRange
 from index.steps import Steps
 from index.store import (
@@ -39,14 +40,27 @@ def row_ranges(layout: Layout, journal: Journal) -> list[RowRange]:
 
 
 def encode_missing(
-    layout: Layout, journal: Journal, *, codebook: str, fingerprint: str, dim: int, steps: Steps
+    layout: Layout,
+    journal: Journal,
+    *,
+    codebook: str,
+    fingerprint: str,
+    dim: int,
+    steps: Steps,
+    device: str = "cpu",
 ) -> list[ShardRecord]:
     """Encode every row range that has no shard of this codebook yet; gives all of its shards."""
     done = {record.first_id for record in journal.shards() if record.codebook == codebook}
     for part in row_ranges(layout, journal):
         if part.first_id not in done:
             folder = encode_shard(
-                layout, part, codebook=codebook, fingerprint=fingerprint, dim=dim, steps=steps
+                layout,
+                part,
+                codebook=codebook,
+                fingerprint=fingerprint,
+                dim=dim,
+                steps=steps,
+                device=device,
             )
             journal.add_shard(ShardRecord(folder, part.first_id, part.n, codebook))
     journal.keep_shards_of(codebook)
@@ -66,19 +80,28 @@ def require_encoded(layout: Layout, journal: Journal, *, codebook: str) -> None:
 
 
 def encode_shard(
-    layout: Layout, rows: RowRange, *, codebook: str, fingerprint: str, dim: int, steps: Steps
+    layout: Layout,
+    rows: RowRange,
+    *,
+    codebook: str,
+    fingerprint: str,
+    dim: int,
+    steps: Steps,
+    device: str = "cpu",
 ) -> str:
     """Write one shard from its rows, which are linked, not copied; gives the folder's name."""
     require_size(rows.path, rows.n * dim * EMBEDDING_DTYPE.itemsize)
     steps("encode")
     temporary = begin_shard(layout, rows.first_id)
     link_or_copy(rows.path, temporary / "emb.f16")
-    encode_rows(
+    encoded = encode_rows(
         layout.trained(codebook),
         map_rows(rows.path, num_rows=rows.n, dim=dim),
         temporary / "ivf.faiss",
+        rotation=Rotation.open(layout.rotation(codebook), dim=dim),
         first_id=rows.first_id,
         num_threads=num_cpus(),
+        device=device,
     )
     document = ShardDocument(
         first_id=rows.first_id,
@@ -87,7 +110,7 @@ def encode_shard(
         dtype=EMBEDDING_DTYPE.str,
         codebook=codebook,
         fingerprint=fingerprint,
-        files={},
+        files={"emb.f16": encoded.rows, "ivf.faiss": encoded.lists},
     )
     return install_shard(layout, temporary, document, steps=steps)
 
@@ -100,8 +123,14 @@ def begin_shard(layout: Layout, first_id: int) -> Path:
 
 
 def install_shard(layout: Layout, temporary: Path, document: ShardDocument, *, steps: Steps) -> str:
-    """Describe the files of a temporary folder and give it its name, which is returned."""
-    files = {file.name: file_record(file) for file in sorted(temporary.iterdir())}
+    """Describe the files of a temporary folder and give it its name, which is returned.
+
+    Files that the document does not describe yet are read for their checksums.
+    """
+    files = {
+        file.name: document.files.get(file.name) or file_record(file)
+        for file in sorted(temporary.iterdir())
+    }
     whole = document.model_copy(update={"files": files})
     data = canonical_json(whole.model_dump(mode="json", exclude_none=True))
     (temporary / "SHARD.json").write_bytes(data)

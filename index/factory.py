@@ -9,22 +9,23 @@ _WIDE = 1024
 
 
 class _Row(NamedTuple):
-    """Up to `below` rows: lists, coarse suffix, code at up to 1,024 dimensions and above."""
+    """Up to `below` rows: lists, coarse suffix, code at up to 1,024 dimensions, above, least."""
 
     below: float
     nlist: int
     coarse: str
     code: str
     code_wide: str
+    code_least: str
 
 
 # The index reduces nothing, so a wide embedding gets the smaller code earlier.
 _TABLE = (
-    _Row(10_000, 16, "", "SQfp16", "SQfp16"),
-    _Row(100_000, 512, "", "SQfp16", "SQ8"),
-    _Row(10**6, 4096, "", "SQ8", "SQ8"),
-    _Row(10**7, 16384, "", "SQ8", "SQ8"),
-    _Row(float("inf"), 65536, "_HNSW32", "SQ8", "SQ8"),
+    _Row(10_000, 16, "", "SQfp16", "SQfp16", "SQfp16"),
+    _Row(100_000, 512, "", "SQfp16", "SQ8", "RaBitQ"),
+    _Row(10**6, 4096, "", "SQ8", "SQ8", "RaBitQ"),
+    _Row(10**7, 16384, "", "SQ8", "RaBitQ", "RaBitQ"),
+    _Row(float("inf"), 65536, "_HNSW32", "SQ8", "RaBitQ", "RaBitQ"),
 )
 # Lists to search first, by nlist; the upper end of each measured range, as nothing is tuned.
 _START_NPROBE = ((16, 16), (512, 8), (4096, 16), (16384, 32))
@@ -32,20 +33,20 @@ _LARGEST_START_NPROBE = 64
 _START_RERANK = 20
 
 
-def factory_string(*, num_rows: int, dim: int) -> str:
-    """The faiss string for so many live rows of D values.
+def factory_strings(*, num_rows: int, dim: int) -> tuple[str, ...]:
+    """The faiss strings for so many live rows of D values, the richest first, each once.
 
     Below 624 rows every row is compared; above, the table's number of lists is halved until
     each list has 39 rows to be trained on.
     """
     if num_rows < _SMALLEST_IVF:
-        return "Flat"
+        return ("Flat",)
     row = next(row for row in _TABLE if num_rows < row.below)
     nlist = row.nlist
     while nlist * MIN_ROWS_PER_LIST > num_rows:
         nlist //= 2
-    code = row.code if dim <= _WIDE else row.code_wide
-    return f"IVF{nlist}{row.coarse},{code}"
+    codes = (row.code if dim <= _WIDE else row.code_wide, row.code_least)
+    return tuple(f"IVF{nlist}{row.coarse},{code}" for code in dict.fromkeys(codes))
 
 
 def start_nprobe(nlist: int) -> int:

@@ -1,4 +1,4 @@
-"""The one import of faiss, with one clear line where it is missing; and writing its files."""
+"""The one import of faiss, with one clear line where it is missing; and its files."""
 
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,11 @@ def load_faiss() -> Any:
     return faiss
 
 
+def coarse_of(ivf: Any) -> Any:
+    """The coarse quantizer of lists by its own type; the attribute alone hides a graph's."""
+    return load_faiss().downcast_index(ivf.quantizer)
+
+
 def write_faiss(index: Any, path: Path) -> None:
     """Write a faiss index; raises IndexFolderError where the disk does not take it."""
     try:
@@ -23,3 +28,26 @@ def write_faiss(index: Any, path: Path) -> None:
         raise IndexFolderError(
             f"{path}: cannot be written ({error}); mend the disk, then run again to continue"
         ) from error
+
+
+def read_faiss(path: Path) -> Any:
+    """Read a faiss index; raises IndexFolderError for a file that is missing or damaged."""
+    if not path.is_file():
+        raise IndexFolderError(f"{path}: missing")
+    faiss = load_faiss()
+    try:
+        index = faiss.read_index(str(path))
+    except RuntimeError as error:
+        raise IndexFolderError(f"{path}: damaged, faiss cannot read it") from error
+    return index
+
+
+def require_rows(index: Any, num_rows: int, path: Path) -> None:
+    """Refuse an index whose lists hold another number of rows; raises IndexFolderError."""
+    stored = index.ntotal
+    if isinstance(index, load_faiss().IndexIVF):
+        lists = index.invlists
+        sizes = sum(lists.list_size(number) for number in range(index.nlist))
+        stored = sizes if index.ntotal == num_rows else index.ntotal
+    if stored != num_rows:
+        raise IndexFolderError(f"{path}: holds {stored} rows instead of {num_rows}")

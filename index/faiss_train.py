@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexFolderError
-from index.faiss_module import load_faiss, write_faiss
+from index.faiss_module import coarse_of, load_faiss, write_faiss
+from index.kmeans import TWO_LEVELS_FROM, Clusters, spherical_kmeans, two_level_kmeans
+from index.rotation import Rotation
+from index.store import Rows16
 
 # faiss trains more kinds than it searches by preassigned lists and a bitmap of live rows (LSQ, RQ);
 # others need a transform of the query, or values that are no unit vector's (SQ8_direct).
@@ -19,8 +22,11 @@ _SERVED = re.compile(
     r"Flat|IVF[1-9][0-9]{0,7}(_HNSW[1-9][0-9]{0,3})?,"
     r"(Flat|SQ(4|6|8|fp16|bf16)|PQ[0-9]{1,4}(x[0-9]{1,2})?(np|fs)?|RaBitQ)"
 )
-_ITERATIONS = 10
+# The codes that need no training still ask for rows.
+_LEAST_CODEC_ROWS = 1_000
+_ID_BYTES = 8
 _HNSW_EF_CONSTRUCTION = 200
+_LEAST_EF_SEARCH = 64
 TRAIN_ROWS_PER_LIST = 64
 
 
@@ -31,37 +37,101 @@ class Training(NamedTuple):
     imbalance: float
 
 
-def num_lists(factory: str, *, dim: int) -> int:
-    """The lists of a faiss string, 0 for Flat; raises IndexFolderError for one not served."""
+class ListShape(NamedTuple):
+    """What a faiss string costs: lists (0: Flat), bytes a row with its id, links a centroid."""
+
+    nlist: int
+    row_bytes: int
+    num_links: int
+
+
+def list_shape(factory: str, *, dim: int) -> ListShape:
+    """The shape of a faiss string's lists; raises IndexFolderError for one not served."""
     index = _create(factory, dim=dim)
     ivf = _as_ivf(index)
-    return int(ivf.nlist) if ivf is not None else 0
+    if ivf is None:
+        return ListShape(0, int(index.code_size), 0)
+    hnsw = getattr(coarse_of(ivf), "hnsw", None)
+    num_links = int(hnsw.nb_neighbors(0)) if hnsw is not None else 0
+    return ListShape(int(ivf.nlist), int(ivf.code_size) + _ID_BYTES, num_links)
+
+
+def num_lists(factory: str, *, dim: int) -> int:
+    """The lists of a faiss string, 0 for Flat; raises IndexFolderError for one not served."""
+    return list_shape(factory, dim=dim).nlist
 
 
 def train_codebook(
-    factory: str, sample: NDArray[np.float32], path: Path, *, seed: int, num_threads: int
+    factory: str,
+    sample: Rows16,
+    path: Path,
+    *,
+    rotation: Rotation,
+    seed: int,
+    num_threads: int,
+    device: str = "cpu",
+    two_levels_from: int = TWO_LEVELS_FROM,
 ) -> Training:
-    """Train an inner-product index on sampled unit rows [n, D] and write it, empty, to `path`.
+    """Train an inner-product index on sampled unit rows fp16 [n, D] and write it, empty, to `path`.
 
-    The same rows, seed and threads give the same bytes. Raises IndexFolderError when faiss
-    refuses, for example because there are fewer rows than lists.
+    The centroids come from spherical k-means, in two levels from so many lists on where `device`
+    is no GPU; the code is trained by faiss on some of the rows, rotated. The same rows, seed,
+    device and threads give the same bytes. Raises IndexFolderError when faiss refuses, or there
+    are fewer rows than lists.
     """
     faiss = load_faiss()
     faiss.omp_set_num_threads(num_threads)
     index = _create(factory, dim=sample.shape[1])
     ivf = _as_ivf(index)
+    training = Training(0, 1.0)
     if ivf is not None:
-        _prepare(ivf, seed=seed)
         try:
-            ivf.train(np.ascontiguousarray(sample, dtype=np.float32))
-        except RuntimeError as error:
+            clusters = _cluster(
+                sample, ivf.nlist, seed=seed, device=device, two_levels_from=two_levels_from
+            )
+            _take_centroids(ivf, rotation.apply(clusters.centroids))
+            ivf.train(rotation.apply(_codec_rows(ivf, sample, seed=seed)))
+        except (RuntimeError, ValueError) as error:
             raise IndexFolderError(
                 f"{factory} cannot be trained on {len(sample)} rows: {error}"
             ) from error
+        training = Training(int(ivf.nlist), imbalance(clusters.sizes))
     write_faiss(index, path)
-    if ivf is None:
-        return Training(0, 1.0)
-    return Training(int(ivf.nlist), _imbalance(ivf, sample))
+    return training
+
+
+def imbalance(sizes: NDArray[np.int64]) -> float:
+    """How uneven lists are, 1 for even: what a search reads, over what even lists would cost."""
+    squares, total = float((sizes.astype(np.float64) ** 2).sum()), float(sizes.sum())
+    return len(sizes) * squares / total**2 if total else 1.0
+
+
+def _cluster(
+    sample: Rows16, num_lists: int, *, seed: int, device: str, two_levels_from: int
+) -> Clusters:
+    is_two_level = num_lists >= two_levels_from and not device.startswith("cuda")
+    train = two_level_kmeans if is_two_level else spherical_kmeans
+    return train(sample, num_lists, seed=seed, device=device)
+
+
+def _take_centroids(ivf: Any, centroids: NDArray[np.float32]) -> None:
+    """Fill the coarse quantizer, which faiss then takes for trained."""
+    faiss, coarse = load_faiss(), coarse_of(ivf)
+    if isinstance(coarse, faiss.IndexHNSW):
+        coarse.hnsw.efConstruction = _HNSW_EF_CONSTRUCTION
+        coarse.hnsw.efSearch = _LEAST_EF_SEARCH  # of rows being added; a search says its own
+    # On one thread: several link a graph by chance.
+    num_threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    coarse.add(centroids)
+    faiss.omp_set_num_threads(num_threads)
+
+
+def _codec_rows(ivf: Any, sample: Rows16, *, seed: int) -> NDArray[np.float32]:
+    """As many random rows, fp32, as faiss would take of the sample to train the code on."""
+    num_rows = min(len(sample), max(int(ivf.train_encoder_num_vectors()), _LEAST_CODEC_ROWS))
+    chosen = np.random.default_rng(seed).choice(len(sample), num_rows, replace=False)
+    return np.ascontiguousarray(sample[np.sort(chosen)], dtype=np.float32)
 
 
 def _create(factory: str, *, dim: int) -> Any:
@@ -82,18 +152,3 @@ def _create(factory: str, *, dim: int) -> Any:
 
 def _as_ivf(index: Any) -> Any | None:
     return index if isinstance(index, load_faiss().IndexIVF) else None
-
-
-def _prepare(ivf: Any, *, seed: int) -> None:
-    faiss = load_faiss()
-    ivf.cp.spherical = True
-    ivf.cp.seed = seed
-    ivf.cp.niter = _ITERATIONS
-    if isinstance(ivf.quantizer, faiss.IndexHNSW):
-        ivf.quantizer.hnsw.efConstruction = _HNSW_EF_CONSTRUCTION
-
-
-def _imbalance(ivf: Any, sample: NDArray[np.float32]) -> float:
-    _, lists = ivf.quantizer.search(sample, 1)
-    sizes = np.bincount(lists[:, 0], minlength=ivf.nlist).astype(np.float64)
-    return float(ivf.nlist * (sizes**2).sum() / sizes.sum() ** 2)

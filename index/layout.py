@@ -84,6 +84,10 @@ class Layout(NamedTuple):
         """The empty, trained faiss index of a codebook."""
         return self.codebooks / codebook / "trained.faiss"
 
+    def rotation(self, codebook: str) -> Path:
+        """The rotation in front of a codebook; only RaBitQ's have one."""
+        return self.codebooks / codebook / "rotation.f32"
+
     def train_report(self, codebook: str) -> Path:
         """How a codebook was trained."""
         return self.codebooks / codebook / "train.json"

@@ -112,6 +112,7 @@ class Manifest(_Part):
     codebook: str
     factory: str
     shards: list[ShardPart]
+    codebook_files: list[FilePart] = []
     tombstones: FilePart
     catalog: FilePart
     counts: CountsPart

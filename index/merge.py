@@ -19,9 +19,10 @@ from index.encode import (
     read_shard,
     require_encoded,
 )
-from index.faiss_lists import encode_rows
+from index.faiss_encode import encode_rows
 from index.faiss_merge import merge_codes
 from index.layout import Layout
+from index.rotation import Rotation
 from index.store import EMBEDDING_DTYPE, ShardDocument, map_rows, pack_live, unpack_live
 from index.train import Codebook
 from index.workshop import Workshop
@@ -194,7 +195,9 @@ def _write_lists(
         trained,
         map_rows(temporary / "emb.f16", num_rows=len(coded), dim=shop.model.D),
         target,
+        rotation=Rotation.open(shop.layout.rotation(codebook.name), dim=shop.model.D),
         first_id=group[0].record.first_id,
         coded=coded,
         num_threads=num_cpus(),
+        device=shop.device,
     )

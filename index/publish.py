@@ -18,7 +18,7 @@ from index.manifest import CountsPart, FilePart, Manifest, ModelPart, ShardPart
 from index.ranker import Ranker
 from index.steps import Steps
 from index.store import pack_live, require_size, unpack_live, write_whole
-from index.train import Codebook
+from index.train import Codebook, codebook_files
 from multigrain.files import sha256_of, write_via_temporary
 
 _logger = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ def publish(
         writer=writer,
         model=model,
         codebook=codebook.name,
+        codebook_files=codebook_files(layout, codebook.name, parent),
         factory=codebook.factory,
         shards=shards,
         tombstones=_file_part(layout, layout.live_bitmap(name)),

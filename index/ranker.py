@@ -14,6 +14,7 @@ from index.factory import start_nprobe, start_rerank
 from index.faiss_lists import Candidates, CoarseQuantizer, ShardLists, merge_candidates
 from index.layout import Layout
 from index.manifest import ShardPart
+from index.rotation import Rotation
 from index.rows import RowRange, StoredRows
 
 
@@ -49,6 +50,7 @@ class Ranker:
     ) -> None:
         self.dim, self.num_live = dim, int(live.sum())
         self._coarse = CoarseQuantizer(layout.trained(codebook))
+        self._rotation = Rotation.open(layout.rotation(codebook), dim=dim)
         self._shards = [
             ShardLists(
                 layout.lists(part.folder),
@@ -114,6 +116,7 @@ class Ranker:
         )
 
     def _candidates(self, queries: NDArray[np.float32], depth: Depth) -> Candidates:
+        queries = self._rotation.apply(queries)
         coarse = self._coarse.assign(queries, depth.nprobe)
         return merge_candidates(
             [

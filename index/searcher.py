@@ -153,6 +153,8 @@ def _check_files(layout: Layout, manifest: Manifest) -> NDArray[np.bool_]:
     require_size(layout.root / manifest.catalog.file, manifest.catalog.size)
     bitmap = layout.root / manifest.tombstones.file
     require_size(bitmap, manifest.tombstones.size)
+    for file in manifest.codebook_files:
+        require_size(layout.root / file.file, file.size)
     if sha256_of(bitmap) != manifest.tombstones.sha256:
         raise IndexFolderError(f"{bitmap}: damaged, its hash is not the manifest's")
     live = unpack_live(np.fromfile(bitmap, dtype=np.uint8), num_ids=counts.next_id)

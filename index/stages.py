@@ -10,7 +10,7 @@ from pathlib import Path
 from index.embed import EmbedReport, embed_pending
 from index.encode import encode_missing, require_encoded, row_ranges
 from index.errors import IndexFolderError
-from index.factory import factory_string
+from index.footprint import choose_factory
 from index.manifest import Manifest
 from index.publish import is_due, publish, write_quarantine
 from index.reading import PhotoEmbedder
@@ -88,21 +88,21 @@ def embed_photos(
     return report
 
 
-def codebook_of(shop: Workshop, *, factory: str | None) -> Codebook | None:
+def codebook_of(shop: Workshop, *, factory: str | None, ram: int | None = None) -> Codebook | None:
     """The codebook the live rows are to be encoded with; None where it is not trained yet."""
     live_ids = shop.journal.live_ids()
     return find_codebook(
         shop.layout,
         live_ids,
-        factory=_factory(shop, factory, num_live=len(live_ids)),
+        factory=_factory(shop, factory, num_live=len(live_ids), ram=ram),
         parent=shop.parent,
         fingerprint=shop.model.fingerprint,
     )
 
 
-def train_codebook(shop: Workshop, *, factory: str | None) -> Codebook:
+def train_codebook(shop: Workshop, *, factory: str | None, ram: int | None = None) -> Codebook:
     """Stage C: a codebook for the live rows, where the folder has none that fits."""
-    found = codebook_of(shop, factory=factory)
+    found = codebook_of(shop, factory=factory, ram=ram)
     if found is not None:
         return found
     live_ids, dim = shop.journal.live_ids(), shop.model.D
@@ -110,16 +110,17 @@ def train_codebook(shop: Workshop, *, factory: str | None) -> Codebook:
         shop.layout,
         StoredRows(row_ranges(shop.layout, shop.journal), dim=dim),
         live_ids,
-        factory=_factory(shop, factory, num_live=len(live_ids)),
+        factory=_factory(shop, factory, num_live=len(live_ids), ram=ram),
         fingerprint=shop.model.fingerprint,
         dim=dim,
         steps=shop.steps,
+        device=shop.device,
     )
 
 
-def trained_codebook(shop: Workshop, *, factory: str | None) -> Codebook:
+def trained_codebook(shop: Workshop, *, factory: str | None, ram: int | None = None) -> Codebook:
     """The codebook stage C made; raises IndexFolderError where it was not run."""
-    found = codebook_of(shop, factory=factory)
+    found = codebook_of(shop, factory=factory, ram=ram)
     if found is None:
         raise IndexFolderError(f"{shop.layout.root}: no codebook is trained; run the stage train")
     return found
@@ -134,6 +135,7 @@ def encode_shards(shop: Workshop, codebook: Codebook) -> None:
         fingerprint=shop.model.fingerprint,
         dim=shop.model.D,
         steps=shop.steps,
+        device=shop.device,
     )
 
 
@@ -159,5 +161,13 @@ def publish_generation(shop: Workshop, codebook: Codebook) -> Manifest:
     return manifest
 
 
-def _factory(shop: Workshop, factory: str | None, *, num_live: int) -> str:
-    return factory or factory_string(num_rows=num_live, dim=shop.model.D)
+def _factory(shop: Workshop, factory: str | None, *, num_live: int, ram: int | None) -> str:
+    ranges = row_ranges(shop.layout, shop.journal)
+    return choose_factory(
+        num_live=num_live,
+        num_rows=sum(part.n for part in ranges),
+        num_shards=len(ranges),
+        dim=shop.model.D,
+        ram=ram,
+        factory=factory,
+    )

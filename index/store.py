@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,20 +60,40 @@ class ShardDocument(BaseModel):
         return self.n if self.codes is None else self.codes
 
 
+class FileDigest:
+    """Size, sha256 and block checksums of bytes, taken piece by piece as they are written."""
+
+    def __init__(self) -> None:
+        self._sha256, self._crcs, self._crc, self._size = sha256(), list[int](), 0, 0
+
+    def update(self, data: bytes | NDArray[Any]) -> None:
+        """Take in the next bytes."""
+        view = memoryview(data if isinstance(data, bytes) else data.view(np.uint8).data).cast("B")
+        self._sha256.update(view)
+        while view:
+            room = _CRC_BLOCK_BYTES - self._size % _CRC_BLOCK_BYTES
+            self._crc = zlib.crc32(view[:room], self._crc)
+            self._size += len(view[:room])
+            if self._size % _CRC_BLOCK_BYTES == 0:
+                self._crcs.append(self._crc)
+                self._crc = 0
+            view = view[room:]
+
+    def record(self) -> FileRecord:
+        """The checksums of what was taken in."""
+        last = [self._crc] if self._size % _CRC_BLOCK_BYTES else []
+        return FileRecord(
+            size=self._size, sha256=self._sha256.hexdigest(), crc32=[*self._crcs, *last]
+        )
+
+
 def file_record(path: Path) -> FileRecord:
     """Size, sha256 and block checksums of a file, in one pass."""
-    digest, crcs, crc, size = sha256(), list[int](), 0, 0
+    digest = FileDigest()
     with path.open("rb") as file:
         while data := file.read(_READ_BYTES):
             digest.update(data)
-            crc = zlib.crc32(data, crc)
-            size += len(data)
-            if size % _CRC_BLOCK_BYTES == 0:
-                crcs.append(crc)
-                crc = 0
-    if size % _CRC_BLOCK_BYTES:
-        crcs.append(crc)
-    return FileRecord(size=size, sha256=digest.hexdigest(), crc32=crcs)
+    return digest.record()
 
 
 def map_rows(path: Path, *, num_rows: int, dim: int) -> Rows16:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from index.faiss_train import TRAIN_ROWS_PER_LIST, num_lists, train_codebook
 from index.layout import Layout
-from index.manifest import Manifest, canonical_json
+from index.manifest import FilePart, Manifest, canonical_json
+from index.rotation import Rotation, needs_rotation
 from index.rows import StoredRows
 from index.steps import Steps
-from index.store import install_folder
+from index.store import Rows16, install_folder
 from multigrain.cpus import num_cpus
 from multigrain.files import sha256_of
 
@@ -41,15 +42,37 @@ def find_codebook(
 
     Else one that a build which did not come to its end trained on these very rows; else None.
     """
-    if parent and parent.factory == factory and layout.trained(parent.codebook).is_file():
+    if parent and parent.factory == factory and _is_there(layout, parent.codebook, factory):
         return Codebook(parent.codebook, factory)
     wanted = _request(live_ids, factory=factory, fingerprint=fingerprint)
     for path in sorted(layout.codebooks.glob("*/train.json")):
-        trained = layout.trained(path.parent.name)
+        name = path.parent.name
         is_ours = wanted.items() <= json.loads(path.read_bytes()).items()
-        if is_ours and trained.is_file() and _name_of(trained) == path.parent.name:
-            return Codebook(path.parent.name, factory)
+        if is_ours and _is_there(layout, name, factory) and _name_of(path.parent) == name:
+            return Codebook(name, factory)
     return None
+
+
+def codebook_files(layout: Layout, name: str, parent: Manifest | None) -> list[FilePart]:
+    """The files of a codebook, with checksums; those its first generation recorded stay."""
+    if parent and parent.codebook == name and parent.codebook_files:
+        return parent.codebook_files
+    return [
+        FilePart(
+            file=path.relative_to(layout.root).as_posix(),
+            sha256=sha256_of(path),
+            size=path.stat().st_size,
+        )
+        for path in sorted((layout.codebooks / name).iterdir())
+    ]
+
+
+def _is_there(layout: Layout, name: str, factory: str) -> bool:
+    """Whether a codebook's files are; RaBitQ's of before it was rotated is made again."""
+    files = [layout.trained(name)]
+    if needs_rotation(factory):
+        files.append(layout.rotation(name))
+    return all(path.is_file() for path in files)
 
 
 def train_live(
@@ -61,11 +84,12 @@ def train_live(
     fingerprint: str,
     dim: int,
     steps: Steps,
+    device: str = "cpu",
 ) -> Codebook:
     """Train a codebook on the live rows."""
     sample = _sample(rows, live_ids, num_lists=num_lists(factory, dim=dim))
     request = _request(live_ids, factory=factory, fingerprint=fingerprint)
-    return Codebook(_train(layout, sample, request, steps=steps), factory)
+    return Codebook(_train(layout, sample, request, device=device, steps=steps), factory)
 
 
 def _request(live_ids: NDArray[np.int64], *, factory: str, fingerprint: str) -> dict[str, object]:
@@ -74,31 +98,44 @@ def _request(live_ids: NDArray[np.int64], *, factory: str, fingerprint: str) -> 
     return {"factory": factory, "fingerprint": fingerprint, "n": len(live_ids), "live": live}
 
 
-def _sample(
-    rows: StoredRows, live_ids: NDArray[np.int64], *, num_lists: int
-) -> NDArray[np.float32]:
+def _sample(rows: StoredRows, live_ids: NDArray[np.int64], *, num_lists: int) -> Rows16:
     """Random live rows, in id order: the first ones of a sorted folder would train half a model."""
     num_rows = min(len(live_ids), TRAIN_ROWS_PER_LIST * num_lists)
     chosen = np.random.default_rng(_SEED).choice(live_ids, num_rows, replace=False)
-    return rows.gather(np.sort(chosen)).astype(np.float32)
+    return rows.gather(np.sort(chosen))
 
 
 def _train(
-    layout: Layout, sample: NDArray[np.float32], report: dict[str, object], *, steps: Steps
+    layout: Layout, sample: Rows16, report: dict[str, object], *, device: str, steps: Steps
 ) -> str:
     steps("train")
     temporary = layout.codebooks / f".{secrets.token_hex(8)}.tmp"
     temporary.mkdir()
-    trained = temporary / "trained.faiss"
+    factory, dim = str(report["factory"]), sample.shape[1]
+    rotation = Rotation.random(dim, seed=_SEED) if needs_rotation(factory) else Rotation()
+    rotation.write(temporary / "rotation.f32")
     training = train_codebook(
-        str(report["factory"]), sample, trained, seed=_SEED, num_threads=num_cpus()
+        factory,
+        sample,
+        temporary / "trained.faiss",
+        rotation=rotation,
+        seed=_SEED,
+        num_threads=num_cpus(),
+        device=device,
     )
-    report |= {"D": sample.shape[1], "seed": _SEED, "n_train": len(sample), **training._asdict()}
+    report |= {"D": dim, "seed": _SEED, "n_train": len(sample), **training._asdict()}
     (temporary / "train.json").write_bytes(canonical_json(report))
-    name = _name_of(trained)
+    name = _name_of(temporary)
     install_folder(temporary, layout.codebooks / name, steps=steps)
     return name
 
 
-def _name_of(trained: Path) -> str:
-    return sha256_of(trained)[:_NAME_LENGTH]
+def _name_of(folder: Path) -> str:
+    """The hash of what decides the codes: the trained index and, where there is one, the rotation.
+
+    Without a rotation it is the trained index's own hash, as it always was.
+    """
+    name = sha256_of(folder / "trained.faiss")
+    if (folder / "rotation.f32").exists():
+        name = sha256(f"{name} {sha256_of(folder / 'rotation.f32')}".encode()).hexdigest()
+    return name[:_NAME_LENGTH]

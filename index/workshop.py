@@ -21,7 +21,8 @@ from index.store import remove_temporaries
 class Workshop(NamedTuple):
     """What every stage of a build needs: the folder, its journal, its model.
 
-    `parent` is the live generation, `started` the time in UTC that new records carry.
+    `parent` is the live generation, `started` the time in UTC that new records carry,
+    `device` where training and the assignment of rows run.
     """
 
     layout: Layout
@@ -30,6 +31,7 @@ class Workshop(NamedTuple):
     model: ModelPart
     started: str
     steps: Steps
+    device: str = "cpu"
 
 
 @contextmanager
@@ -47,7 +49,8 @@ def open_workshop(
         take_checkpoint(layout, checkpoint, fingerprint=embedder.fingerprint, steps=steps)
         with open_journal(layout, steps=steps) as journal:
             parent = current_manifest(layout)
-            yield Workshop(layout, journal, parent, _model_part(embedder), _now(), steps)
+            device = str(embedder.device)
+            yield Workshop(layout, journal, parent, _model_part(embedder), _now(), steps, device)
 
 
 @contextmanager

@@ -14,9 +14,10 @@ import pytest
 from index_fixtures import StubEmbedder, build, durable_state, photo_bytes, write_photos
 
 from index.errors import IndexFolderError
-from index.faiss_lists import encode_rows
+from index.faiss_encode import encode_rows
 from index.faiss_train import train_codebook
 from index.layout import Layout
+from index.rotation import Rotation
 from index.searcher import Searcher
 from multigrain.errors import MultiGrainError
 
@@ -245,11 +246,10 @@ def no_file_above(num_bytes: int) -> Iterator[None]:
 def test_a_file_faiss_cannot_write_is_named(tmp_path: Path) -> None:
     """Faiss's own error is a RuntimeError."""
     nowhere = tmp_path / "nowhere" / "file.faiss"
-    rows = np.eye(4, dtype=np.float32)
+    rows = np.eye(4, dtype=np.float16)
+    options = {"rotation": Rotation(), "num_threads": 1}
     with pytest.raises(IndexFolderError, match=r"file\.faiss: cannot be written"):
-        train_codebook("Flat", rows, nowhere, seed=0, num_threads=1)
-    train_codebook("Flat", rows, tmp_path / "flat.faiss", seed=0, num_threads=1)
+        train_codebook("Flat", rows, nowhere, seed=0, **options)
+    train_codebook("Flat", rows, tmp_path / "flat.faiss", seed=0, **options)
     with pytest.raises(IndexFolderError, match=r"file\.faiss: cannot be written"):
-        encode_rows(
-            tmp_path / "flat.faiss", rows.astype(np.float16), nowhere, first_id=0, num_threads=1
-        )
+        encode_rows(tmp_path / "flat.faiss", rows, nowhere, first_id=0, **options)

@@ -20,7 +20,7 @@ from index_fixtures import (
 )
 
 from index.errors import IndexFolderError
-from index.factory import factory_string
+from index.factory import factory_strings
 from index.searcher import Searcher
 
 NUM_ROWS = 700
@@ -150,7 +150,7 @@ def test_no_query_gives_no_answer(opened: Searcher) -> None:
 )
 def test_the_string_follows_the_table(num_rows: int, dim: int, string: str) -> None:
     """Lists are halved until each has 39 rows to be trained on."""
-    assert factory_string(num_rows=num_rows, dim=dim) == string
+    assert factory_strings(num_rows=num_rows, dim=dim)[0] == string
 
 
 @pytest.mark.parametrize("num_rows", [0, 1, 623, 624])

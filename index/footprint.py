@@ -1,0 +1,87 @@
+"""What an index takes: bytes on disk and in memory, by arithmetic; and the string that fits."""
+
+from typing import NamedTuple
+
+from pydantic import ByteSize
+
+from index.errors import IndexFolderError
+from index.factory import factory_strings
+from index.faiss_train import list_shape
+from index.rotation import needs_rotation
+from index.store import EMBEDDING_DTYPE
+
+_FLOAT_BYTES = 4
+_LINK_BYTES = 4
+# The catalog's row, its unique path and hash, and the index that filters use (index.md, 3).
+_CATALOG_ROW_BYTES = 235
+
+
+class Footprint(NamedTuple):
+    """Bytes of an index: each part's files, and the memory that serves it.
+
+    The lists of each shard hold the centroids too, and the codebook holds them once more. The
+    store and the catalog are mapped, so they take no memory that the system cannot take back.
+    """
+
+    store: int
+    lists: int
+    codebook: int
+    catalog: int
+    serving: int
+
+    @property
+    def disk(self) -> int:
+        """All files of one generation."""
+        return self.store + self.lists + self.codebook + self.catalog
+
+
+def footprint(factory: str, *, num_rows: int, dim: int, num_shards: int) -> Footprint:
+    """The bytes of so many rows of D values; raises IndexFolderError for a string not served."""
+    shape = list_shape(factory, dim=dim)
+    centroids = shape.nlist * (dim * _FLOAT_BYTES + shape.num_links * _LINK_BYTES)
+    rotation = dim * dim * _FLOAT_BYTES if needs_rotation(factory) else 0
+    lists = num_rows * shape.row_bytes + num_shards * centroids
+    bitmaps = num_shards * (num_rows // 8 + 1)
+    return Footprint(
+        store=num_rows * dim * EMBEDDING_DTYPE.itemsize,
+        lists=lists,
+        codebook=centroids + rotation,
+        catalog=num_rows * _CATALOG_ROW_BYTES,
+        serving=lists + centroids + rotation + bitmaps,
+    )
+
+
+def choose_factory(
+    *,
+    num_live: int,
+    num_rows: int,
+    num_shards: int,
+    dim: int,
+    ram: int | None,
+    factory: str | None = None,
+) -> str:
+    """The string asked for, else the richest of the table whose serving memory fits `ram` bytes.
+
+    The table goes by live rows, the memory by all of them. Raises IndexFolderError, naming the
+    least that would do, when none fits.
+    """
+    strings = (factory,) if factory else factory_strings(num_rows=num_live, dim=dim)
+    if ram is None:
+        return strings[0]
+    needed = {
+        string: footprint(string, num_rows=num_rows, dim=dim, num_shards=num_shards).serving
+        for string in strings
+    }
+    for string in strings:
+        if needed[string] <= ram:
+            return string
+    string = min(strings, key=lambda one: needed[one])
+    raise IndexFolderError(
+        f"--ram {ram} ({human_bytes(ram)}) is too little to serve {num_rows} rows of {dim} "
+        f"values: {string} takes the least, {needed[string]} bytes ({human_bytes(needed[string])})"
+    )
+
+
+def human_bytes(number: float) -> str:
+    """Bytes in powers of 1,000 with one decimal."""
+    return ByteSize(int(number)).human_readable(decimal=True, separator=" ")
