@@ -29,6 +29,9 @@ class BuildConfig(Config):
     )
     checkpoint: Path = Field(description="checkpoint file of the model")
     out: Path = Field(description="index folder to make or update")
+    verify_content: bool = Field(
+        default=False, description="hash every file, whatever its size and times say"
+    )
     factory: str | None = Field(
         default=None, description="faiss string instead of the one the collection's size asks for"
     )
@@ -80,6 +83,7 @@ def _build(config: BuildConfig) -> int:
             ram=config.ram,
             shard_rows=config.shard_rows,
             decode_threads=config.decode_threads,
+            verify_content=config.verify_content,
             first=Stage(config.from_),
             last=Stage(config.until),
         )

@@ -55,6 +55,7 @@ def build_index(
     ram: int | None = None,
     shard_rows: int = SHARD_ROWS,
     decode_threads: int | None = None,
+    verify_content: bool = False,
     first: Stage = Stage.SCAN,
     last: Stage = Stage.PUBLISH,
     steps: Steps = no_steps,
@@ -62,7 +63,8 @@ def build_index(
     """Bring the index folder `out` up to date with the photo collections; raises IndexFolderError.
 
     Killed at any point, a second call goes on behind the last durable row and gives the same
-    ids, rows, codebook and shards. Only the stages from `first` to `last` are run.
+    ids, rows, codebook and shards. Only the stages from `first` to `last` are run. With
+    `verify_content` every file is hashed, also where its stat says that it did not change.
     """
     start = time.monotonic()
     load_faiss()
@@ -77,7 +79,12 @@ def build_index(
         if Stage.EMBED in due:
             threads = decode_threads or num_cpus()
             embedded = embed_photos(
-                shop, sources, embedder, shard_rows=shard_rows, decode_threads=threads
+                shop,
+                sources,
+                embedder,
+                shard_rows=shard_rows,
+                decode_threads=threads,
+                verify_content=verify_content,
             )
         if Stage.TRAIN in due:
             codebook = train_codebook(shop, factory=factory, ram=ram)

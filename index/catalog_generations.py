@@ -7,15 +7,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Integer, cast, delete, func, insert, select, update
 
-from index.catalog import (
-    content,
-    copy_catalog,
-    generation,
-    open_journal_engine,
-    photo,
-    progress,
-    shard,
-)
+from index.catalog import content, generation, photo, progress, shard
+from index.catalog_engine import copy_catalog, open_journal_engine
 from index.staging import StagedShard
 from index.steps import Steps
 

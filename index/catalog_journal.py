@@ -14,15 +14,18 @@ from index.catalog import (
     content,
     photo,
     photo_file,
+    tombstone,
 )
 from index.catalog_generations import GenerationJournal
-from index.catalog_scan import FoundPhoto, record_batch
+from index.catalog_ids import live_ids
+from index.catalog_scan import FoundPhoto, record_batch, record_first
 from index.staging import StagedShard
 
 _SCAN_BATCH = 10_000
 _PENDING_PAGE = 10_000
 # These say something about the moment, not about the bytes, so they are tried on every build.
 _TRANSIENT_ERRORS = ("photo_missing", "photo_unreadable")
+_REMOVED = select(tombstone.c.id)
 
 
 class PendingPhoto(NamedTuple):
@@ -43,6 +46,8 @@ class NewContent(NamedTuple):
     width: int
     height: int
     format: str
+    taken_at: str | None
+    camera: str | None
 
 
 class Outcome(NamedTuple):
@@ -91,10 +96,11 @@ class Journal(GenerationJournal):
         with self._connection.begin():
             latest = select(func.coalesce(func.max(photo.c.seen), 0))
             scan = int(self._connection.execute(latest).scalar_one()) + 1
+            record = record_batch if self._has_photos(collection_id) else record_first
             num_changed = 0
             remaining = iter(found)
             while batch := list(islice(remaining, _SCAN_BATCH)):
-                num_changed += record_batch(
+                num_changed += record(
                     self._connection, collection_id=collection_id, scan=scan, batch=batch
                 )
             num_changed += self._mark_missing(collection_id, scan)
@@ -102,6 +108,10 @@ class Journal(GenerationJournal):
                 self._open_generation()
         self._steps("scan committed")
         return num_changed
+
+    def _has_photos(self, collection_id: int) -> bool:
+        one = select(photo.c.photo_id).where(photo.c.collection_id == collection_id).limit(1)
+        return self._connection.execute(one).first() is not None
 
     def _mark_missing(self, collection_id: int, scan: int) -> int:
         vanished = (
@@ -112,19 +122,22 @@ class Journal(GenerationJournal):
         )
         return self._connection.execute(vanished).rowcount
 
-    def num_pending(self, collection_ids: list[int]) -> int:
-        """How many photos are still to be read."""
+    def num_pending(self, collection_ids: list[int], *, every: bool = False) -> int:
+        """How many photos are still to be read; with `every`, all live ones count."""
         with self._connection.begin():
-            chosen = select(func.count()).where(*_pending_rules(collection_ids))
+            chosen = select(func.count()).where(*_pending_rules(collection_ids, every=every))
             return int(self._connection.execute(chosen).scalar_one())
 
-    def pending(self, collection_ids: list[int]) -> Iterator[PendingPhoto]:
-        """The photos still to be read, in scan order; commits may happen in between."""
+    def pending(self, collection_ids: list[int], *, every: bool = False) -> Iterator[PendingPhoto]:
+        """The photos still to be read, in scan order; commits may happen in between.
+
+        With `every`, all live ones: a build then notices what no stat shows.
+        """
         after = (-1, "")
         while True:
             chosen = (
                 select(photo.c.photo_id, photo.c.collection_id, photo.c.path, photo.c.error)
-                .where(*_pending_rules(collection_ids))
+                .where(*_pending_rules(collection_ids, every=every))
                 .where(text("(collection_id, path) > (:after_collection, :after_path)"))
                 .order_by(photo.c.collection_id, photo.c.path)
                 .limit(_PENDING_PAGE)
@@ -157,12 +170,13 @@ class Journal(GenerationJournal):
         self._steps("commit rows")
         self._synchronous("FULL")
         with self._connection.begin():
-            self._write_outcome(outcome)
+            has_changed = self._write_outcome(outcome)
             self._many(
                 "INSERT OR REPLACE INTO progress (staging, durable_rows) VALUES (?, ?)",
                 [(part.name, part.num_rows) for part in staged],
             )
-            self._open_generation()
+            if has_changed:
+                self._open_generation()
         self._synchronous("NORMAL")
         self._steps("rows committed")
 
@@ -170,39 +184,42 @@ class Journal(GenerationJournal):
         self._connection.exec_driver_sql(f"PRAGMA synchronous={level}")
         self._connection.commit()
 
-    def _write_outcome(self, outcome: Outcome) -> None:
-        self._many("INSERT INTO content VALUES (?, ?, ?, ?, ?, ?)", outcome.contents)
-        self._many(
-            "UPDATE photo SET content_id = ?, error = NULL WHERE photo_id = ?",
+    def _write_outcome(self, outcome: Outcome) -> bool:
+        """Whether anything differs from before: a photo read again mostly does not."""
+        num_changed = self._many(
+            "INSERT INTO content (id, sha256, bytes, width, height, format, taken_at, camera)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            outcome.contents,
+        )
+        num_changed += self._many(
+            "UPDATE photo SET content_id = ?1, error = NULL WHERE photo_id = ?2"
+            " AND (content_id IS NOT ?1 OR error IS NOT NULL)",
             [(content_id, photo_id) for photo_id, content_id in outcome.links],
         )
-        self._many(
-            "UPDATE photo SET error = ? WHERE photo_id = ?",
+        num_changed += self._many(
+            "UPDATE photo SET error = ?, content_id = NULL WHERE photo_id = ?",
             [(error, photo_id) for photo_id, error in outcome.errors],
         )
+        return num_changed > 0
 
-    def _many(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
+    def _many(self, statement: str, rows: Iterable[tuple[object, ...]]) -> int:
+        """Run a statement for each row; gives how many rows of the table it touched."""
         tuples = [tuple(row) for row in rows]
-        if tuples:
-            self._connection.exec_driver_sql(statement, tuples)
+        return self._connection.exec_driver_sql(statement, tuples).rowcount if tuples else 0
 
     def live_ids(self) -> NDArray[np.int64]:
-        """The contents with at least one live photo, ascending."""
+        """The contents with at least one live photo that were not removed, ascending."""
         with self._connection.begin():
-            chosen = (
-                select(photo.c.content_id)
-                .distinct()
-                .where(photo.c.deleted.is_(None), photo.c.content_id.is_not(None))
-                .order_by(photo.c.content_id)
-            )
-            return np.array(self._connection.execute(chosen).scalars().all(), dtype=np.int64)
+            return live_ids(self._connection)
 
     def counts(self) -> Counts:
         """Live photo files, and quarantined ones, of every collection."""
+        is_removed = photo.c.content_id.in_(_REMOVED)
         with self._connection.begin():
-            chosen = select(func.count(photo.c.content_id), func.count(photo.c.error)).where(
-                photo.c.deleted.is_(None)
-            )
+            chosen = select(
+                func.count(photo.c.content_id) - func.count().filter(is_removed),
+                func.count(photo.c.error),
+            ).where(photo.c.deleted.is_(None))
             return Counts(*self._connection.execute(chosen).one())
 
     def bad_photos(self) -> Iterator[BadPhoto]:
@@ -218,11 +235,12 @@ class Journal(GenerationJournal):
                 yield BadPhoto(*row)
 
 
-def _pending_rules(collection_ids: list[int]) -> tuple[ColumnElement[bool], ...]:
-    retried = photo.c.error.is_(None) | photo.c.error.in_(_TRANSIENT_ERRORS)
-    return (
+def _pending_rules(collection_ids: list[int], *, every: bool) -> list[ColumnElement[bool]]:
+    rules: list[ColumnElement[bool]] = [
         photo.c.collection_id.in_(collection_ids),
-        photo.c.content_id.is_(None),
         photo.c.deleted.is_(None),
-        retried,
-    )
+    ]
+    if every:
+        return rules
+    retried = photo.c.error.is_(None) | photo.c.error.in_(_TRANSIENT_ERRORS)
+    return [*rules, photo.c.content_id.is_(None), retried]

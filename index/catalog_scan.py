@@ -8,22 +8,29 @@ from sqlalchemy import Connection
 _TEMPORARY = """
 CREATE TEMP TABLE IF NOT EXISTS scanned (
     path TEXT PRIMARY KEY, dev INTEGER, ino INTEGER, size INTEGER, mtime_ns INTEGER,
-    error TEXT, attributes TEXT
+    error TEXT, attributes TEXT, label TEXT
 ) WITHOUT ROWID
 """
-_INSERT = "INSERT OR IGNORE INTO scanned VALUES (?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT OR IGNORE INTO scanned VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 # Nothing about the photo changed: only `seen` moves.
 _UNCHANGED = """
 UPDATE photo SET seen = ?, dev = s.dev FROM scanned AS s
 WHERE photo.collection_id = ? AND photo.path = s.path AND photo.size = s.size
   AND photo.mtime_ns = s.mtime_ns AND photo.ino = s.ino
   AND photo.deleted IS NULL AND photo.attributes IS s.attributes
+  AND photo.label IS s.label
   AND (s.error IS NULL OR photo.error IS s.error)
+"""
+# A collection without a photo has nothing to compare with.
+_FIRST = """
+INSERT OR IGNORE INTO photo
+    (path, dev, ino, size, mtime_ns, error, attributes, label, collection_id, seen)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # A file with the same stat keeps its content; any other is read again.
 _CHANGED = """
-INSERT INTO photo (collection_id, path, dev, ino, size, mtime_ns, error, seen, attributes)
-SELECT ?1, s.path, s.dev, s.ino, s.size, s.mtime_ns, s.error, ?2, s.attributes
+INSERT INTO photo (collection_id, path, dev, ino, size, mtime_ns, error, seen, attributes, label)
+SELECT ?1, s.path, s.dev, s.ino, s.size, s.mtime_ns, s.error, ?2, s.attributes, s.label
 FROM scanned AS s
 LEFT JOIN photo AS known ON known.collection_id = ?1 AND known.path = s.path
 WHERE known.photo_id IS NULL OR known.seen <> ?2
@@ -36,14 +43,15 @@ ON CONFLICT (collection_id, path) DO UPDATE SET
                   AND photo.mtime_ns = excluded.mtime_ns AND photo.ino = excluded.ino
                  THEN photo.error ELSE excluded.error END,
     dev = excluded.dev, ino = excluded.ino, size = excluded.size, mtime_ns = excluded.mtime_ns,
-    seen = excluded.seen, deleted = NULL, attributes = excluded.attributes
+    seen = excluded.seen, deleted = NULL, attributes = excluded.attributes,
+    label = excluded.label
 """
 
 
 class FoundPhoto(NamedTuple):
     """A photo file as a scan sees it; `error` when it cannot even be tried.
 
-    `path` is relative to its collection, `attributes` a JSON object as text.
+    `path` is relative to its collection, `attributes` a JSON object as text, `label` its class.
     """
 
     path: str
@@ -53,6 +61,16 @@ class FoundPhoto(NamedTuple):
     mtime_ns: int
     error: str | None = None
     attributes: str | None = None
+    label: str | None = None
+
+
+def record_first(
+    connection: Connection, *, collection_id: int, scan: int, batch: Sequence[FoundPhoto]
+) -> int:
+    """Record photos of a collection that had none; gives how many are in the batch."""
+    rows = [(*found, collection_id, scan) for found in batch]
+    connection.exec_driver_sql(_FIRST, rows)
+    return len(rows)
 
 
 def record_batch(

@@ -48,10 +48,14 @@ def embed_pending(
     *,
     shard_rows: int,
     decode_threads: int,
+    verify_content: bool,
     progress: "Progress",
     steps: Steps,
 ) -> EmbedReport:
-    """Embed every pending photo of the collections in `bases` (number -> folder)."""
+    """Embed every pending photo of the collections in `bases` (number -> folder).
+
+    With `verify_content` every photo is read and hashed, and embedded when its bytes are new.
+    """
     staged = journal.staged()
     recover(layout, staged, dim=embedder.dim)
     batch_size = _BATCH_ON_CPU if str(embedder.device).startswith("cpu") else _BATCH_ON_GPU
@@ -69,7 +73,7 @@ def embed_pending(
         rows = _Rows(journal, writer, known, partial(embedder.embed_pixels, batch_size=batch_size))
         photos = in_order(
             read,
-            journal.pending(list(bases)),
+            journal.pending(list(bases), every=verify_content),
             num_threads=decode_threads,
             window=block_size + 2 * decode_threads,
         )
@@ -166,6 +170,8 @@ class _Rows:
                     photo.prepared.width,
                     photo.prepared.height,
                     photo.prepared.format,
+                    photo.prepared.taken.at,
+                    photo.prepared.taken.camera,
                 )
             )
             self._next_id += 1

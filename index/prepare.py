@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from index.catalog import journal_errors
+from index.catalog_engine import journal_errors
 from index.catalog_journal import Journal
 from index.current import Pointer, generations, read_current, whole_manifests
 from index.encode import first_free_id

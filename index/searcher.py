@@ -1,6 +1,7 @@
 """One generation of an index folder, opened for searching."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
@@ -19,6 +20,7 @@ from index.manifest import Manifest
 from index.ranker import Ranker
 from index.reading import PhotoEmbedder
 from index.store import require_size, unpack_live
+from index.where import Filter
 from multigrain.files import sha256_of
 
 _logger = logging.getLogger(__name__)
@@ -109,6 +111,13 @@ class Searcher:
             ]
             for part in ranked
         ]
+
+    def matching(self, filters: Sequence[Filter]) -> NDArray[np.int64]:
+        """The contents with a live photo that meets every filter: ids int64 [n], ascending.
+
+        Raises IndexFolderError for a filter that cannot be asked of this index.
+        """
+        return self._catalog.matching(filters)
 
     def photo_path(self, id: int) -> Path | None:  # noqa: A002 - the index's word for a row
         """The first live photo file of a content, absolute; None for an unknown or dead id."""

@@ -73,7 +73,13 @@ def scan(source: Source, *, skip: Path) -> Iterator[FoundPhoto]:
     if is_photo_list(source.path) and not source.path.is_dir():
         return _scan_list(source)
     entered = {_identity(skip.stat())}
-    return _walk(source.path, entered)
+    return (_in_class(found) for found in _walk(source.path, entered))
+
+
+def _in_class(found: FoundPhoto) -> FoundPhoto:
+    """A photo with its class, the first folder of its path, as training takes it."""
+    label, slash, _ = found.path.partition("/")
+    return found._replace(label=label) if slash else found
 
 
 def _walk(root: Path, entered: set[_Folder]) -> Iterator[FoundPhoto]:
@@ -173,7 +179,14 @@ def _scan_list(source: Source) -> Iterator[FoundPhoto]:
     for path in sorted(rows, key=str.encode):
         attributes = json.dumps(rows[path], sort_keys=True) if rows[path] else None
         found = _find(source.base / path, path, attributes)
-        yield found or _failed(path, NOT_A_FILE, attributes)
+        found = found or _failed(path, NOT_A_FILE, attributes)
+        yield found._replace(label=_label(rows[path].get("label")))
+
+
+def _label(value: Any) -> str | None:
+    """A list's label as text; what is neither text nor number is none."""
+    is_label = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return (str(value) or None) if is_label else None
 
 
 def _identity(stat: os.stat_result) -> _Folder:

@@ -61,13 +61,17 @@ def embed_photos(
     *,
     shard_rows: int,
     decode_threads: int,
+    verify_content: bool = False,
 ) -> EmbedReport:
-    """Stage B: embed the scanned photos that have no row yet, and list those that are bad."""
+    """Stage B: embed the scanned photos that have no row yet, and list those that are bad.
+
+    With `verify_content` the others are read too, and embedded when their bytes are new.
+    """
     bases = dict[int, Path]()
     for source in sources:
         number = shop.journal.collection_id(source.root, created=shop.started)
         bases.setdefault(number, source.base)
-    num_pending = shop.journal.num_pending(list(bases))
+    num_pending = shop.journal.num_pending(list(bases), every=verify_content)
     progress = Progress(num_pending, "photos")
     if num_pending:
         progress.update(0)
@@ -79,6 +83,7 @@ def embed_photos(
             bases,
             shard_rows=shard_rows,
             decode_threads=decode_threads,
+            verify_content=verify_content,
             progress=progress,
             steps=shop.steps,
         )

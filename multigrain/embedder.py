@@ -16,6 +16,7 @@ from multigrain.cpus import num_cpus
 from multigrain.document import Document
 from multigrain.engine import Engine, default_cache_dir, open_engine, resolve_device
 from multigrain.errors import MultiGrainError
+from multigrain.exif import Taken
 from multigrain.photo import DEFAULT_LIMITS, PhotoLimits, open_photo
 from multigrain.transforms import Pixels, Preprocessing
 
@@ -34,6 +35,7 @@ class Prepared(NamedTuple):
     height: int
     format: str
     exif_rotated: bool
+    taken: Taken = Taken()
 
 
 class Embedder:
@@ -95,7 +97,9 @@ class Embedder:
         """Decode and prepare one photo; raises PhotoError."""
         photo = open_photo(source, min_side=self.preprocessing.min_side, limits=limits)
         pixels = self.preprocessing.prepare(photo.image)
-        return Prepared(pixels, photo.width, photo.height, photo.format, photo.exif_rotated)
+        return Prepared(
+            pixels, photo.width, photo.height, photo.format, photo.exif_rotated, photo.taken
+        )
 
     def embed_pixels(self, pixels: Sequence[Pixels], batch_size: int = 8) -> Embeddings:
         """Prepared pixels, of any of the rule's shapes, -> unit float32 [N, D] in their order.

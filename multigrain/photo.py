@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from multigrain.errors import MultiGrainError
+from multigrain.exif import Taken, taken
 
 # A JPEG may be decoded at 1/2, 1/4 or 1/8 while it stays this much larger than the model's
 # input; below 1.5 the following resize would see too few pixels to average.
@@ -102,6 +103,7 @@ class Photo(NamedTuple):
     height: int
     format: str
     exif_rotated: bool
+    taken: Taken = Taken()
 
 
 def open_photo(
@@ -127,11 +129,11 @@ def open_photo(
             _draft(opened, min_side)
         opened.load()
         # After loading: Pillow turns a TIFF upright by itself and then drops the tag.
-        orientation = _orientation(opened)
+        orientation, when = _orientation(opened), _taken(opened)
         image = _upright(_to_rgb(opened), orientation)
     if orientation in _SIDES_EXCHANGED:
         width, height = height, width
-    return Photo(image, width, height, opened.format or "", orientation != 1)
+    return Photo(image, width, height, opened.format or "", orientation != 1, when)
 
 
 def _read(source: bytes | Path, limits: PhotoLimits) -> bytes:
@@ -220,6 +222,13 @@ def _orientation(opened: Image.Image) -> int:
     except _DECODER_ERRORS:
         return 1  # damaged metadata does not make the pixels unusable
     return value if value in _TRANSPOSITIONS else 1
+
+
+def _taken(opened: Image.Image) -> Taken:
+    try:
+        return taken(opened)
+    except _DECODER_ERRORS:  # damaged metadata, as above
+        return Taken()
 
 
 def _draft(opened: Image.Image, min_side: int) -> None:

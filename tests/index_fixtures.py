@@ -38,7 +38,9 @@ class StubEmbedder:
         """Decode a photo to 8 x 8 pixels."""
         photo = open_photo(source)
         pixels = np.asarray(photo.image.resize((_SIDE, _SIDE)))
-        return Prepared(pixels, photo.width, photo.height, photo.format, photo.exif_rotated)
+        return Prepared(
+            pixels, photo.width, photo.height, photo.format, photo.exif_rotated, photo.taken
+        )
 
     def embed_pixels(
         self, pixels: Sequence[NDArray[np.uint8]], batch_size: int = 8

@@ -1,0 +1,24 @@
+"""Many ids at once, as one text: a Python object for each would cost more than the query."""
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, Connection, Select, func, select
+
+from index.catalog import photo, tombstone
+
+
+def live_ids(connection: Connection, *conditions: ColumnElement[bool]) -> NDArray[np.int64]:
+    """The contents that were not removed and have a live photo that meets all conditions.
+
+    int64 [n], ascending.
+    """
+    chosen = select(photo.c.content_id).where(photo.c.deleted.is_(None), *conditions)
+    removed = _ids(connection, select(tombstone.c.id))
+    return np.setdiff1d(_ids(connection, chosen), removed, assume_unique=True)
+
+
+def _ids(connection: Connection, chosen: Select[tuple[int]]) -> NDArray[np.int64]:
+    """The ids a statement gives, each once, ascending; NULL counts for none."""
+    joined = select(func.group_concat(chosen.subquery().c[0]))
+    text = connection.execute(joined).scalar_one() or ""
+    return np.unique(np.fromstring(text, dtype=np.int64, sep=","))
