@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Integer, cast, delete, func, insert, select, update
 
-from index.catalog import content, generation, photo, progress, shard
+from index.catalog import content, generation, photo, progress, shard, tombstone
 from index.catalog_engine import copy_catalog, open_journal_engine
 from index.staging import StagedShard
 from index.steps import Steps
@@ -95,10 +95,15 @@ class GenerationJournal:
 
     def _forget_contents(self, record: ShardRecord) -> None:
         ids = (record.first_id, record.first_id + record.n - 1)
+        # A removed one is not forgotten, or the next build would embed its bytes again.
+        removed = select(tombstone.c.id)
+        linked, known = photo.c.content_id, content.c.id
         self._connection.execute(
-            update(photo).where(photo.c.content_id.between(*ids)).values(content_id=None)
+            update(photo)
+            .where(linked.between(*ids), linked.not_in(removed))
+            .values(content_id=None)
         )
-        self._connection.execute(delete(content).where(content.c.id.between(*ids)))
+        self._connection.execute(delete(content).where(known.between(*ids), known.not_in(removed)))
 
     def _reserve(self, next_id: int) -> None:
         """Keep every id below `next_id` back, though no row tells of it."""

@@ -16,8 +16,8 @@ from index.catalog import (
     photo_file,
     tombstone,
 )
-from index.catalog_generations import GenerationJournal
 from index.catalog_ids import live_ids
+from index.catalog_removals import RemovalJournal
 from index.catalog_scan import FoundPhoto, record_batch, record_first
 from index.staging import StagedShard
 
@@ -78,7 +78,7 @@ class Counts(NamedTuple):
     quarantined: int
 
 
-class Journal(GenerationJournal):
+class Journal(RemovalJournal):
     """`build.sqlite`, written by one thread; `content_id` may be asked by any."""
 
     def collection_id(self, root: str, *, created: str) -> int:
@@ -191,6 +191,8 @@ class Journal(GenerationJournal):
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             outcome.contents,
         )
+        if outcome.contents:
+            self._relink_returned()
         num_changed += self._many(
             "UPDATE photo SET content_id = ?1, error = NULL WHERE photo_id = ?2"
             " AND (content_id IS NOT ?1 OR error IS NOT NULL)",

@@ -78,6 +78,14 @@ def current_manifest(layout: Layout) -> Manifest | None:
     return next(whole_manifests(layout), None)
 
 
+def live_manifest(layout: Layout) -> Manifest:
+    """The same, of a folder that must have one; raises IndexFolderError."""
+    manifest = current_manifest(layout)
+    if manifest is None:
+        raise IndexFolderError(f"{layout.root}: no index here; make one with python -m index.build")
+    return manifest
+
+
 def checked_manifest(data: bytes, pointer: Pointer, *, name: str) -> Manifest:
     """A manifest's bytes, compared with the hash that names them; raises IndexFolderError."""
     _require_hash(data, pointer, name=name)

@@ -60,6 +60,11 @@ class Layout(NamedTuple):
         return self.root / "quarantine.jsonl"
 
     @property
+    def added(self) -> Path:
+        """The list of photos that were added one by one, a collection like any other."""
+        return self.root / "added.jsonl"
+
+    @property
     def lock(self) -> Path:
         """The builder's flock."""
         return self.root / "LOCK"

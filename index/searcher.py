@@ -15,13 +15,13 @@ from index.encode import read_shard
 from index.errors import IndexFolderError
 from index.faiss_module import load_faiss
 from index.layout import Layout
+from index.live import live_flags
 from index.lock import open_shared
 from index.manifest import Manifest
 from index.ranker import Ranker
 from index.reading import PhotoEmbedder
-from index.store import require_size, unpack_live
+from index.store import require_size
 from index.where import Filter
-from multigrain.files import sha256_of
 
 _logger = logging.getLogger(__name__)
 
@@ -160,13 +160,9 @@ def _check_files(layout: Layout, manifest: Manifest) -> NDArray[np.bool_]:
     """Compare sizes, headers and counts with the manifest; gives the live flag of each id."""
     counts = manifest.counts
     require_size(layout.root / manifest.catalog.file, manifest.catalog.size)
-    bitmap = layout.root / manifest.tombstones.file
-    require_size(bitmap, manifest.tombstones.size)
+    live = live_flags(layout, manifest)
     for file in manifest.codebook_files:
         require_size(layout.root / file.file, file.size)
-    if sha256_of(bitmap) != manifest.tombstones.sha256:
-        raise IndexFolderError(f"{bitmap}: damaged, its hash is not the manifest's")
-    live = unpack_live(np.fromfile(bitmap, dtype=np.uint8), num_ids=counts.next_id)
     for part in manifest.shards:
         document = read_shard(layout, part.folder, expected_sha256=part.sha256)
         if (document.first_id, document.n, document.D) != (part.first_id, part.n, manifest.model.D):

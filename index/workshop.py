@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from index.catalog_journal import Journal
-from index.current import current_manifest
-from index.errors import IndexFolderError
+from index.current import current_manifest, live_manifest
 from index.layout import Layout
 from index.lock import builder_lock
 from index.manifest import Manifest, ModelPart
@@ -57,9 +56,7 @@ def open_workshop(
 def reopen_workshop(root: Path, *, steps: Steps = no_steps) -> Iterator[Workshop]:
     """Open a published index folder for stages that embed no photo; raises as `open_workshop`."""
     layout = Layout(Path(root).absolute())
-    parent = current_manifest(layout)
-    if parent is None:
-        raise IndexFolderError(f"{root}: no index here; make one with python -m index.build")
+    parent = live_manifest(layout)
     with builder_lock(layout.lock):
         remove_temporaries(layout)
         with open_journal(layout, steps=steps) as journal:
