@@ -207,14 +207,11 @@ class _Rows:
                 return [None]
             # One bad photo must not cost its neighbours their place.
             return [row for one in pixels for row in self._embedded([one])]
-        return [row if _is_unit(row) else None for row in rows]
+        # A NaN or infinite value makes the comparison false.
+        are_unit = np.abs(np.linalg.norm(rows, axis=1) - 1.0) <= _NORM_TOLERANCE
+        return [row if is_unit else None for row, is_unit in zip(rows, are_unit, strict=True)]
 
 
 def _pixels(photo: ReadPhoto) -> NDArray[np.uint8]:
     assert photo.prepared is not None
     return photo.prepared.pixels
-
-
-def _is_unit(row: NDArray[np.float32]) -> bool:
-    # A NaN or infinite value makes the comparison false.
-    return bool(abs(float(np.linalg.norm(row)) - 1.0) <= _NORM_TOLERANCE)

@@ -1,5 +1,6 @@
 """Which bytes have a row already: asked for every photo, so answered without the database."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -20,9 +21,10 @@ class KnownContents:
 
     def id_of(self, sha256: bytes) -> int | None:
         """The id of committed bytes."""
-        heads = self._heads
-        head = np.frombuffer(sha256, dtype=">u8", count=1).astype(np.uint64)[0]
-        place = int(np.searchsorted(heads, head))
+        # Not numpy's search: it lets go of the interpreter's lock, and waits to have it back.
+        heads = memoryview(self._heads)
+        head = int.from_bytes(sha256[:_PREFIX_BYTES], "big")
+        place = bisect_left(heads, head)
         if place == len(heads) or heads[place] != head:
             return None
         return self._content_id(sha256)
