@@ -30,6 +30,10 @@ WHERE photo.content_id IN (SELECT value FROM json_each(?)) AND photo.deleted IS 
   AND photo.content_id NOT IN (SELECT id FROM tombstone)
 """
 _CONTENT = "SELECT sha256, bytes FROM content WHERE id = ?"
+_BAD = """
+SELECT substr(error, 1, instr(error || ' ', ' ') - 1) AS code, count(*) AS num
+FROM photo WHERE error IS NOT NULL AND deleted IS NULL GROUP BY code ORDER BY code
+"""
 
 
 class _Row(NamedTuple):
@@ -103,6 +107,15 @@ class CatalogReader:
                     f"{self._path}: published before photos had {missing}; run index.build once "
                     "more to filter by it"
                 )
+
+    def num_bad(self) -> dict[str, int]:
+        """How many photos failed, by code."""
+        return {row.code: row.num for row in self._rows(_BAD, ())}
+
+    def num_removed(self) -> int:
+        """How many contents were removed by hand."""
+        ((num,),) = self._rows("SELECT count(*) FROM tombstone", ())
+        return int(num)
 
     def check(self) -> None:
         """Refuse a file that is no catalog; raises IndexFolderError naming it."""

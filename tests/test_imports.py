@@ -27,7 +27,7 @@ ONLY_IN = {
     "openvino": ("multigrain/engine_openvino.py",),
     "onnxruntime": ("multigrain/", "trainer/"),
     "pytorch_metric_learning": ("trainer/losses/pair_losses",),
-    "pyarrow": ("multigrain/photo_list", "trainer/"),
+    "pyarrow": ("multigrain/photo_list", "trainer/", "index/export_rows"),
     "tensorboard": ("trainer/engine/logbook",),
     "timm": ("multigrain/backbone", "trainer/"),
     "torchvision": ("multigrain/backbone", "trainer/"),

@@ -1,0 +1,46 @@
+"""`python -m index.export`: the live embeddings and their paths, for other programs."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from multigrain.config import Config
+from multigrain.program import load_config, run_main
+
+PROG = "index.export"
+
+
+class ExportConfig(Config):
+    """Which index, and where to."""
+
+    index: Path = Field(description="index folder")
+    out: Path = Field(
+        description="file to write: .npy (a .jsonl with the paths beside) or .parquet"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the live rows of an index to a file; gives the exit status."""
+    config = load_config(
+        ExportConfig,
+        prog=PROG,
+        description="Write the live embeddings of an index, with their ids and paths.",
+        argv=sys.argv[1:] if argv is None else argv,
+        environ=os.environ,
+    )
+    return run_main(lambda: _export(config), prog=PROG)
+
+
+def _export(config: ExportConfig) -> int:
+    # Here, so that --help does not wait for it.
+    from index.export_rows import export_index
+
+    print(f"wrote {export_index(config.index, config.out)} rows to {config.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""`python -m index.stats`: what an index folder holds."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from multigrain.config import Config
+from multigrain.program import load_config, run_main
+
+PROG = "index.stats"
+
+
+class StatsConfig(Config):
+    """Which index, and in which form."""
+
+    index: Path = Field(description="index folder")
+    output: Literal["text", "json"] = Field(default="text", description="form of the answer")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print what an index holds; gives the exit status."""
+    config = load_config(
+        StatsConfig,
+        prog=PROG,
+        description="Print what the live generation of an index folder holds.",
+        argv=sys.argv[1:] if argv is None else argv,
+        environ=os.environ,
+    )
+    return run_main(lambda: _print(config), prog=PROG)
+
+
+def _print(config: StatsConfig) -> int:
+    stats = read_stats(config.index)
+    if config.output == "json":
+        print(json.dumps(stats, indent=2))
+    else:
+        print("\n".join(f"{name:12} {_shown(value)}" for name, value in stats.items()))
+    return 0
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(one)}" for name, one in value.items()) or "none"
+    return f"{value:,}" if isinstance(value, int) else "none" if value is None else str(value)
+
+
+def read_stats(root: Path) -> dict[str, Any]:
+    """Counts, sizes in bytes, codebook and tuning of the live generation, by name.
+
+    Raises IndexFolderError where there is none or its catalog cannot be read.
+    """
+    # Here, so that --help does not wait for them.
+    from index.catalog_reader import CatalogReader
+    from index.current import live_manifest
+    from index.layout import Layout
+
+    layout = Layout(Path(root))
+    manifest = live_manifest(layout)
+    with closing(CatalogReader(layout.root / manifest.catalog.file)) as catalog:
+        bad, num_removed = catalog.num_bad(), catalog.num_removed()
+    counts, tuned = manifest.counts, manifest.search
+    folders = [layout.shards / part.folder for part in manifest.shards]
+    return {
+        "generation": manifest.generation,
+        "created": manifest.created,
+        "photos": counts.photos,
+        "contents": counts.rows,
+        "live": counts.live,
+        "dead": counts.dead,
+        "removed": num_removed,
+        "bad": bad,
+        "shards": len(manifest.shards),
+        "factory": manifest.factory,
+        "codebook": manifest.codebook,
+        "checkpoint": manifest.model.fingerprint,
+        "dimension": manifest.model.D,
+        "recall": tuned.recall,
+        "recall_lower": tuned.recall_lower,
+        "nprobe": tuned.nprobe,
+        "rerank": tuned.rerank,
+        "bytes": {
+            "embeddings": _size(folder / "emb.f16" for folder in folders),
+            "lists": _size(folder / "ivf.faiss" for folder in folders),
+            "codebook": _size((layout.codebooks / manifest.codebook).iterdir()),
+            "catalog": manifest.catalog.size,
+            "journal": _size([layout.journal]),
+        },
+    }
+
+
+def _size(files: Any) -> int:
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
