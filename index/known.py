@@ -22,7 +22,7 @@ class KnownContents:
     def id_of(self, sha256: bytes) -> int | None:
         """The id of committed bytes."""
         # Not numpy's search: it lets go of the interpreter's lock, and waits to have it back.
-        heads = memoryview(self._heads)
+        heads = self._heads.data
         head = int.from_bytes(sha256[:_PREFIX_BYTES], "big")
         place = bisect_left(heads, head)
         if place == len(heads) or heads[place] != head:
