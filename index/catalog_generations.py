@@ -93,6 +93,18 @@ class GenerationJournal:
             self._open_generation()
         self._steps("shards committed")
 
+    def restage(self, record: ShardRecord, *, lost_ids: Sequence[int] = ()) -> None:
+        """Take a shard for staged rows again; contents whose rows are lost are forgotten."""
+        self._steps("commit restaged")
+        with self._connection.begin():
+            self._connection.execute(delete(shard).where(shard.c.first_id == record.first_id))
+            values = {"staging": StagedShard(record.first_id, 0).name, "durable_rows": record.n}
+            self._connection.execute(insert(progress).prefix_with("OR REPLACE").values(values))
+            for lost in lost_ids:
+                self._forget_contents(record._replace(first_id=lost, n=1))
+            self._open_generation()
+        self._steps("restaged committed")
+
     def _forget_contents(self, record: ShardRecord) -> None:
         ids = (record.first_id, record.first_id + record.n - 1)
         # A removed one is not forgotten, or the next build would embed its bytes again.
@@ -172,12 +184,17 @@ class GenerationJournal:
     def next_id(self) -> int:
         """The first id never given out; a staged shard without rows keeps its first id back."""
         behind_rows = select(func.max(content.c.id) + 1).scalar_subquery()
+        behind_shards = select(func.max(shard.c.first_id + shard.c.n)).scalar_subquery()
         behind_staged = select(
             func.max(cast(progress.c.staging, Integer) + progress.c.durable_rows)
         ).scalar_subquery()
         with self._connection.begin():
-            both = select(func.coalesce(behind_rows, 0), func.coalesce(behind_staged, 0))
-            return int(max(self._connection.execute(both).one()))
+            all_three = select(
+                func.coalesce(behind_rows, 0),
+                func.coalesce(behind_shards, 0),
+                func.coalesce(behind_staged, 0),
+            )
+            return int(max(self._connection.execute(all_three).one()))
 
     def write_catalog(self, target: Path) -> None:
         """Write an immutable copy of the journal for readers."""

@@ -71,6 +71,15 @@ class BadPhoto(NamedTuple):
         return photo_file(self.root, self.path)
 
 
+class ContentFiles(NamedTuple):
+    """A content: id, sha256 and size of its bytes, and the files that hold them."""
+
+    id: int
+    sha256: bytes
+    num_bytes: int
+    files: list[Path]
+
+
 class Counts(NamedTuple):
     """Live photo files with a content, and quarantined ones."""
 
@@ -162,6 +171,23 @@ class Journal(RemovalJournal):
         """The sha256 of every committed content."""
         with self._connection.begin():
             yield from self._connection.execute(select(content.c.sha256)).scalars()
+
+    def content_files(self, first_id: int, end: int) -> list[ContentFiles]:
+        """The contents with ids first_id .. end - 1, and the live photos that hold their bytes."""
+        chosen = (
+            select(content.c.id, content.c.sha256, content.c.bytes, collection.c.root, photo.c.path)
+            .outerjoin(photo, (photo.c.content_id == content.c.id) & photo.c.deleted.is_(None))
+            .outerjoin(collection, collection.c.collection_id == photo.c.collection_id)
+            .where(content.c.id.between(first_id, end - 1))
+            .order_by(content.c.id, photo.c.collection_id, photo.c.path)
+        )
+        found = dict[int, ContentFiles]()
+        with self._connection.begin():
+            for number, digest, size, root, path in self._connection.execute(chosen):
+                one = found.setdefault(number, ContentFiles(number, digest, size, []))
+                if path is not None:
+                    one.files.append(photo_file(root, path))
+        return list(found.values())
 
     def commit_outcome(self, outcome: Outcome, staged: list[StagedShard]) -> None:
         """Make rows durable: contents, photos and the staged row counts in one transaction."""

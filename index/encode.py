@@ -5,10 +5,13 @@ import shutil
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from index.catalog_generations import ShardRecord
 from index.catalog_journal import Journal
 from index.errors import IndexFolderError
-from index.faiss_encode import encode_rows
+from index.faiss_encode import EncodedShard, encode_rows
 from index.layout import Layout
 from index.manifest import canonical_json
 from index.rotation import Rotation
@@ -94,14 +97,8 @@ def encode_shard(
     steps("encode")
     temporary = begin_shard(layout, rows.first_id)
     link_or_copy(rows.path, temporary / "emb.f16")
-    encoded = encode_rows(
-        layout.trained(codebook),
-        map_rows(rows.path, num_rows=rows.n, dim=dim),
-        temporary / "ivf.faiss",
-        rotation=Rotation.open(layout.rotation(codebook), dim=dim),
-        first_id=rows.first_id,
-        num_threads=num_cpus(),
-        device=device,
+    encoded = write_lists(
+        layout, rows, temporary / "ivf.faiss", codebook=codebook, dim=dim, device=device
     )
     document = ShardDocument(
         first_id=rows.first_id,
@@ -113,6 +110,29 @@ def encode_shard(
         files={"emb.f16": encoded.rows, "ivf.faiss": encoded.lists},
     )
     return install_shard(layout, temporary, document, steps=steps)
+
+
+def write_lists(
+    layout: Layout,
+    rows: RowRange,
+    target: Path,
+    *,
+    codebook: str,
+    dim: int,
+    coded: NDArray[np.bool_] | None = None,
+    device: str = "cpu",
+) -> EncodedShard:
+    """Encode a row file's rows, or those of them that are to be `coded`, bool [n]."""
+    return encode_rows(
+        layout.trained(codebook),
+        map_rows(rows.path, num_rows=rows.n, dim=dim),
+        target,
+        rotation=Rotation.open(layout.rotation(codebook), dim=dim),
+        first_id=rows.first_id,
+        coded=coded,
+        num_threads=num_cpus(),
+        device=device,
+    )
 
 
 def begin_shard(layout: Layout, first_id: int) -> Path:
@@ -132,11 +152,16 @@ def install_shard(layout: Layout, temporary: Path, document: ShardDocument, *, s
         for file in sorted(temporary.iterdir())
     }
     whole = document.model_copy(update={"files": files})
-    data = canonical_json(whole.model_dump(mode="json", exclude_none=True))
+    data = shard_bytes(whole)
     (temporary / "SHARD.json").write_bytes(data)
     folder = sha256(data).hexdigest()[:_NAME_LENGTH]
     install_folder(temporary, layout.shards / folder, steps=steps)
     return folder
+
+
+def shard_bytes(document: ShardDocument) -> bytes:
+    """SHARD.json, byte for byte."""
+    return canonical_json(document.model_dump(mode="json", exclude_none=True))
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -115,6 +115,7 @@ class Manifest(_Part):
     codebook_files: list[FilePart] = []
     tombstones: FilePart
     catalog: FilePart
+    checkpoint: FilePart | None = None
     counts: CountsPart
     adds: AddsPart = AddsPart()
     search: SearchPart = SearchPart()

@@ -18,15 +18,14 @@ from index.encode import (
     link_or_copy,
     read_shard,
     require_encoded,
+    write_lists,
 )
-from index.faiss_encode import encode_rows
 from index.faiss_merge import merge_codes
 from index.layout import Layout
-from index.rotation import Rotation
-from index.store import EMBEDDING_DTYPE, ShardDocument, map_rows, pack_live, unpack_live
+from index.rows import RowRange
+from index.store import EMBEDDING_DTYPE, ShardDocument, pack_live, unpack_live
 from index.train import Codebook
 from index.workshop import Workshop
-from multigrain.cpus import num_cpus
 from multigrain.files import sha256_of
 
 MAX_SMALL_SHARDS = 4
@@ -191,13 +190,13 @@ def _write_lists(
     sources = [shop.layout.lists(one.record.folder) for one in group]
     if can_copy and merge_codes(trained, sources, target, live=live):
         return
-    encode_rows(
-        trained,
-        map_rows(temporary / "emb.f16", num_rows=len(coded), dim=shop.model.D),
+    rows = RowRange(group[0].record.first_id, len(coded), temporary / "emb.f16")
+    write_lists(
+        shop.layout,
+        rows,
         target,
-        rotation=Rotation.open(shop.layout.rotation(codebook.name), dim=shop.model.D),
-        first_id=group[0].record.first_id,
+        codebook=codebook.name,
+        dim=shop.model.D,
         coded=coded,
-        num_threads=num_cpus(),
         device=shop.device,
     )

@@ -62,6 +62,7 @@ def publish(
         shards=shards,
         tombstones=_file_part(layout, layout.live_bitmap(name)),
         catalog=_file_part(layout, layout.catalog(name)),
+        checkpoint=_checkpoint_part(layout, parent, model),
         counts=counts,
         canaries=choose_canaries(ranker, live_ids),
     )
@@ -131,6 +132,12 @@ def _write_catalog(layout: Layout, journal: Journal, name: str, *, steps: Steps)
     with write_via_temporary(layout.catalog(name)) as temporary:
         journal.write_catalog(temporary)
     steps("catalog written")
+
+
+def _checkpoint_part(layout: Layout, parent: Manifest | None, model: ModelPart) -> FilePart:
+    # Hashed once: a copy that was damaged since must not become the truth.
+    known = parent.checkpoint if parent else None
+    return known or _file_part(layout, layout.checkpoint(model.fingerprint))
 
 
 def _file_part(layout: Layout, path: Path) -> FilePart:

@@ -6,22 +6,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from index.current import generations
+from index.encode import read_shard
 from index.errors import IndexFolderError
 from index.layout import Layout
 from index.lock import is_read_by_someone
 from index.manifest import Manifest, parse_manifest
 from index.steps import Steps
+from index.store import require_size
 
 _logger = logging.getLogger(__name__)
 
 
 def retire(layout: Layout, live: Manifest, *, steps: Steps) -> None:
-    """Remove old manifests, then every file that no remaining manifest names."""
+    """Remove old manifests, then every file that no remaining manifest names.
+
+    A parent that has lost files of its own could not take the live one's place, and goes too.
+    """
+    parent = _read(layout, live.parent) if live.parent else None
+    has_use = parent is not None and _has_files(layout, parent)
+    needed = {live.generation, live.parent if has_use else None}
     old = [
         layout.manifest(name)
         for name in generations(layout)
-        if name not in (live.generation, live.parent)
-        and not is_read_by_someone(layout.manifest(name))
+        if name not in needed and not is_read_by_someone(layout.manifest(name))
     ]
     _remove(old, steps=steps)
     read = [_read(layout, name) for name in generations(layout)]
@@ -38,6 +45,18 @@ def _unnamed(layout: Layout, kept: Sequence[Manifest]) -> list[Path]:
     named |= {layout.shards / part.folder for one in kept for part in one.shards}
     folders = (layout.tombstones, layout.catalogs, layout.codebooks, layout.shards)
     return [path for folder in folders for path in folder.iterdir() if path not in named]
+
+
+def _has_files(layout: Layout, manifest: Manifest) -> bool:
+    try:
+        for part in (manifest.catalog, manifest.tombstones, *manifest.codebook_files):
+            require_size(layout.root / part.file, part.size)
+        for shard in manifest.shards:
+            read_shard(layout, shard.folder, expected_sha256=shard.sha256)
+    except IndexFolderError as error:
+        _logger.warning("generation %s leaves: %s", manifest.generation, error)
+        return False
+    return True
 
 
 def _read(layout: Layout, name: str) -> Manifest | None:

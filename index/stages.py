@@ -14,10 +14,11 @@ from index.footprint import choose_factory
 from index.manifest import Manifest
 from index.publish import is_due, publish, write_quarantine
 from index.reading import PhotoEmbedder
+from index.restore import restage_lists, restore_rows
 from index.retire import retire
 from index.rows import StoredRows
 from index.sources import Source, scan
-from index.train import Codebook, find_codebook, train_live
+from index.train import Codebook, cut_files, find_codebook, train_live
 from index.workshop import Workshop
 from multigrain.progress import Progress
 
@@ -71,6 +72,7 @@ def embed_photos(
     for source in sources:
         number = shop.journal.collection_id(source.root, created=shop.started)
         bases.setdefault(number, source.base)
+    restore_rows(shop, embedder, decode_threads=decode_threads)
     num_pending = shop.journal.num_pending(list(bases), every=verify_content)
     progress = Progress(num_pending, "photos")
     if num_pending:
@@ -110,6 +112,10 @@ def train_codebook(shop: Workshop, *, factory: str | None, ram: int | None = Non
     found = codebook_of(shop, factory=factory, ram=ram)
     if found is not None:
         return found
+    if shop.parent:
+        # Only a file that is not there is taken from a new folder of the same name.
+        for path in cut_files(shop.layout, shop.parent):
+            path.unlink(missing_ok=True)
     live_ids, dim = shop.journal.live_ids(), shop.model.D
     return train_live(
         shop.layout,
@@ -133,6 +139,7 @@ def trained_codebook(shop: Workshop, *, factory: str | None, ram: int | None = N
 
 def encode_shards(shop: Workshop, codebook: Codebook) -> None:
     """Stage D: lists of this codebook for every row."""
+    restage_lists(shop)
     encode_missing(
         shop.layout,
         shop.journal,

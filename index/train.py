@@ -19,7 +19,7 @@ from index.store import Rows16, install_folder
 from multigrain.cpus import num_cpus
 from multigrain.files import sha256_of
 
-_SEED = 20190214
+SEED = 20190214
 _NAME_LENGTH = 12
 
 
@@ -42,15 +42,28 @@ def find_codebook(
 
     Else one that a build which did not come to its end trained on these very rows; else None.
     """
-    if parent and parent.factory == factory and _is_there(layout, parent.codebook, factory):
+    is_same = parent is not None and parent.factory == factory
+    if parent and is_same and _is_whole(layout, parent):
         return Codebook(parent.codebook, factory)
     wanted = _request(live_ids, factory=factory, fingerprint=fingerprint)
     for path in sorted(layout.codebooks.glob("*/train.json")):
         name = path.parent.name
-        is_ours = wanted.items() <= json.loads(path.read_bytes()).items()
+        is_ours = wanted.items() <= _report(path).items()
         if is_ours and _is_there(layout, name, factory) and _name_of(path.parent) == name:
             return Codebook(name, factory)
     return None
+
+
+def _is_whole(layout: Layout, parent: Manifest) -> bool:
+    return _is_there(layout, parent.codebook, parent.factory) and not cut_files(layout, parent)
+
+
+def cut_files(layout: Layout, parent: Manifest) -> list[Path]:
+    """Files of the generation's codebook that are missing or of another size."""
+    sizes = {layout.root / part.file: part.size for part in parent.codebook_files}
+    return [
+        path for path, size in sizes.items() if not path.is_file() or path.stat().st_size != size
+    ]
 
 
 def codebook_files(layout: Layout, name: str, parent: Manifest | None) -> list[FilePart]:
@@ -92,6 +105,14 @@ def train_live(
     return Codebook(_train(layout, sample, request, device=device, steps=steps), factory)
 
 
+def _report(path: Path) -> dict[str, object]:
+    try:
+        report: dict[str, object] = json.loads(path.read_bytes())
+    except ValueError:  # damaged: what it was trained on is not known any more
+        return {}
+    return report
+
+
 def _request(live_ids: NDArray[np.int64], *, factory: str, fingerprint: str) -> dict[str, object]:
     """What decides a codebook, as train.json begins."""
     live = sha256(live_ids.astype("<i8").tobytes()).hexdigest()
@@ -101,7 +122,7 @@ def _request(live_ids: NDArray[np.int64], *, factory: str, fingerprint: str) -> 
 def _sample(rows: StoredRows, live_ids: NDArray[np.int64], *, num_lists: int) -> Rows16:
     """Random live rows, in id order: the first ones of a sorted folder would train half a model."""
     num_rows = min(len(live_ids), TRAIN_ROWS_PER_LIST * num_lists)
-    chosen = np.random.default_rng(_SEED).choice(live_ids, num_rows, replace=False)
+    chosen = np.random.default_rng(SEED).choice(live_ids, num_rows, replace=False)
     return rows.gather(np.sort(chosen))
 
 
@@ -112,18 +133,18 @@ def _train(
     temporary = layout.codebooks / f".{secrets.token_hex(8)}.tmp"
     temporary.mkdir()
     factory, dim = str(report["factory"]), sample.shape[1]
-    rotation = Rotation.random(dim, seed=_SEED) if needs_rotation(factory) else Rotation()
+    rotation = Rotation.random(dim, seed=SEED) if needs_rotation(factory) else Rotation()
     rotation.write(temporary / "rotation.f32")
     training = train_codebook(
         factory,
         sample,
         temporary / "trained.faiss",
         rotation=rotation,
-        seed=_SEED,
+        seed=SEED,
         num_threads=num_cpus(),
         device=device,
     )
-    report |= {"D": dim, "seed": _SEED, "n_train": len(sample), **training._asdict()}
+    report |= {"D": dim, "seed": SEED, "n_train": len(sample), **training._asdict()}
     (temporary / "train.json").write_bytes(canonical_json(report))
     name = _name_of(temporary)
     install_folder(temporary, layout.codebooks / name, steps=steps)

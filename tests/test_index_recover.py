@@ -19,6 +19,7 @@ from index.faiss_train import train_codebook
 from index.layout import Layout
 from index.rotation import Rotation
 from index.searcher import Searcher
+from index.stages import Stage
 from multigrain.errors import MultiGrainError
 
 
@@ -203,12 +204,21 @@ def test_a_lost_codebook_is_trained_again(photos: Path, out: Path) -> None:
     assert len(paths(out)) == 4
 
 
-def test_a_cut_shard_is_named_by_the_build(photos: Path, out: Path) -> None:
-    """Not a traceback of the memory map."""
+def test_a_cut_shard_is_embedded_again_from_its_photos(photos: Path, out: Path) -> None:
+    """No traceback of the memory map; ids stay, whatever codebook is asked for."""
+    before = paths(out)
     rows = min((out / "shards").glob("*/emb.f16"), key=lambda path: -path.stat().st_size)
     os.truncate(rows, 10)
-    with pytest.raises(IndexFolderError, match=r"emb\.f16: damaged"):
-        build(photos, out, factory="IVF1,SQfp16")
+    build(photos, out, factory="IVF1,SQfp16")
+    assert paths(out) == before
+
+
+def test_a_cut_shard_is_named_where_photos_are_not_read(photos: Path, out: Path) -> None:
+    """The stage that lacks its rows says which one makes them."""
+    rows = min((out / "shards").glob("*/emb.f16"), key=lambda path: -path.stat().st_size)
+    os.truncate(rows, 10)
+    with pytest.raises(IndexFolderError, match=r"emb\.f16: damaged, .*; run the stage embed"):
+        build(photos, out, first=Stage.ENCODE)
 
 
 def test_garbage_for_a_journal_is_named_with_its_remedy(photos: Path, out: Path) -> None:
