@@ -37,6 +37,10 @@ def cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size - 1)
 
 
+def halve(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -47,7 +51,7 @@ def zero(path: Path) -> None:
     path.write_bytes(bytes(path.stat().st_size))
 
 
-@pytest.mark.parametrize("damage", [cut, Path.unlink])
+@pytest.mark.parametrize("damage", [cut, halve, Path.unlink])
 @pytest.mark.parametrize("name", ["emb.f16", "ivf.faiss", "SHARD.json", "bits", "sqlite", "json"])
 def test_a_damaged_generation_is_named_and_the_one_before_it_opens(
     folder: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None], name: str
