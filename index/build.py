@@ -13,6 +13,7 @@ from multigrain.program import load_config, run_main
 
 if TYPE_CHECKING:
     from index.builder import BuildReport
+    from index.reading import PhotoEmbedder
 
 PROG = "index.build"
 EXIT_TOO_MANY_BAD = 3
@@ -40,6 +41,9 @@ class BuildConfig(Config):
         description="memory for serving, as 3GiB or 500MB; the richest string that fits is taken",
     )
     shard_rows: int = Field(default=1_000_000, ge=1, description="rows of a shard")
+    plan: bool = Field(
+        default=False, description="say what a build would make, take and cost; write nothing"
+    )
     max_bad: int | None = Field(
         default=None, ge=0, description="exit with 3 when more photos than this are quarantined"
     )
@@ -73,6 +77,9 @@ def _build(config: BuildConfig) -> int:
 
     load_faiss()
     embedder = Embedder.open(config.checkpoint, device=config.device)
+    if config.plan:
+        print(_plan(config, embedder))
+        return 0
     try:
         report = build_index(
             config.photos,
@@ -86,6 +93,7 @@ def _build(config: BuildConfig) -> int:
             verify_content=config.verify_content,
             first=Stage(config.from_),
             last=Stage(config.until),
+            announce=lambda line: print(f"{PROG}: {line}", file=sys.stderr),
         )
     except OSError as error:  # a full disk, a folder that may not be written
         raise IndexFolderError(
@@ -99,6 +107,21 @@ def _build(config: BuildConfig) -> int:
     return 0
 
 
+def _plan(config: BuildConfig, embedder: "PhotoEmbedder") -> str:
+    from index.plan import plan_build
+
+    plan = plan_build(
+        config.photos,
+        config.out,
+        embedder,
+        factory=config.factory,
+        ram=config.ram,
+        shard_rows=config.shard_rows,
+        decode_threads=config.decode_threads,
+    )
+    return plan.text()
+
+
 def _summary(report: "BuildReport", config: BuildConfig) -> str:
     rows = f"rows {report.num_rows} ({report.num_live} live), new {report.num_new}"
     work = f"bad {report.num_bad}, {report.seconds:.1f} s"
@@ -106,6 +129,9 @@ def _summary(report: "BuildReport", config: BuildConfig) -> str:
     lines = [f"photos {report.num_photos}, {rows}, {work}"]
     if report.num_bad:
         lines.append(f"bad photos are listed in {config.out / 'quarantine.jsonl'}")
+    if report.memory and report.memory.is_outside:
+        taken, expected = (f"{part / 1e6:.0f} MB" for part in reversed(report.memory))
+        lines.append(f"memory: {taken} taken by this process, {expected} expected")
     if report.is_new_generation:
         lines.append(f"published generation {report.generation} in {config.out}")
     elif config.until != "publish":

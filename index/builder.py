@@ -1,22 +1,26 @@
 """A build, stage by stage: scan, embed, train, encode, merge, publish."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from index.embed import EmbedReport
 from index.encode import row_ranges
+from index.errors import IndexFolderError
 from index.faiss_module import load_faiss
 from index.faiss_train import num_lists
+from index.footprint import Expected, MemoryCheck
 from index.manifest import Manifest
+from index.memory import PeakMemory
 from index.merge import merge_shards
 from index.reading import PhotoEmbedder
-from index.sources import open_source
+from index.sources import Source, open_source
 from index.stages import (
     Stage,
     embed_photos,
     encode_shards,
+    expectation,
     publish_generation,
     scan_photos,
     stages_between,
@@ -43,6 +47,11 @@ class BuildReport(NamedTuple):
     num_bad: int
     factory: str | None
     seconds: float
+    memory: MemoryCheck | None
+
+
+def _say_nothing(_line: str) -> None:
+    """Announce to nobody."""
 
 
 def build_index(
@@ -59,12 +68,14 @@ def build_index(
     first: Stage = Stage.SCAN,
     last: Stage = Stage.PUBLISH,
     steps: Steps = no_steps,
+    announce: Callable[[str], None] = _say_nothing,
 ) -> BuildReport:
     """Bring the index folder `out` up to date with the photo collections; raises IndexFolderError.
 
     Killed at any point, a second call goes on behind the last durable row and gives the same
     ids, rows, codebook and shards. Only the stages from `first` to `last` are run. With
-    `verify_content` every file is hashed, also where its stat says that it did not change.
+    `verify_content` every file is hashed, also where its stat says that it did not change. What
+    the build expects to make is announced in a line before photos are embedded.
     """
     start = time.monotonic()
     load_faiss()
@@ -76,6 +87,10 @@ def build_index(
     with open_workshop(out, checkpoint=checkpoint, embedder=embedder, steps=steps) as shop:
         if Stage.SCAN in due:
             scan_photos(shop, sources)
+        pending = sources if Stage.EMBED in due else []
+        expected = _expected(
+            shop, pending, announce, factory=factory, ram=ram, shard_rows=shard_rows
+        )
         if Stage.EMBED in due:
             threads = decode_threads or num_cpus()
             embedded = embed_photos(
@@ -86,18 +101,49 @@ def build_index(
                 decode_threads=threads,
                 verify_content=verify_content,
             )
-        if Stage.TRAIN in due:
-            codebook = train_codebook(shop, factory=factory, ram=ram)
-        elif due & {Stage.ENCODE, Stage.MERGE, Stage.PUBLISH}:
-            codebook = trained_codebook(shop, factory=factory, ram=ram)
-        if Stage.ENCODE in due and codebook:
-            encode_shards(shop, codebook)
-        if Stage.MERGE in due and codebook:
-            merge_shards(shop, codebook, shard_rows=shard_rows)
-        if Stage.PUBLISH in due and codebook:
-            manifest = publish_generation(shop, codebook)
+        with PeakMemory() as memory:
+            if Stage.TRAIN in due:
+                codebook = train_codebook(shop, factory=factory, ram=ram)
+            elif due & {Stage.ENCODE, Stage.MERGE, Stage.PUBLISH}:
+                codebook = trained_codebook(shop, factory=factory, ram=ram)
+            if Stage.ENCODE in due and codebook:
+                encode_shards(shop, codebook)
+            if Stage.MERGE in due and codebook:
+                merge_shards(shop, codebook, shard_rows=shard_rows)
+            if Stage.PUBLISH in due and codebook:
+                manifest = publish_generation(shop, codebook)
         seconds = time.monotonic() - start
-        return _report(shop, manifest, codebook, embedded, seconds=seconds)
+        report = _report(shop, manifest, codebook, embedded, seconds=seconds)
+        return report._replace(memory=_check(memory, expected))
+
+
+def _expected(
+    shop: Workshop,
+    sources: Sequence[Source],
+    announce: Callable[[str], None],
+    *,
+    factory: str | None,
+    ram: int | None,
+    shard_rows: int,
+) -> Expected | None:
+    """What the build expects; None where it may not fit the memory, which is only announced.
+
+    Photos may turn out to be copies of each other, so the build goes on until its rows are known.
+    """
+    try:
+        found = expectation(shop, sources, factory=factory, ram=ram, shard_rows=shard_rows)
+    except IndexFolderError as error:
+        announce(f"unless many photos are copies or bad: {error}")
+        return None
+    announce(found.text())
+    return found
+
+
+def _check(memory: PeakMemory, expected: Expected | None) -> MemoryCheck | None:
+    """What was taken against what was expected; None where the system or the plan is silent."""
+    if memory.start is None or memory.peak is None or expected is None:
+        return None
+    return MemoryCheck(memory.start + expected.building, memory.peak)
 
 
 def _report(
@@ -120,4 +166,5 @@ def _report(
         num_bad=photos.quarantined,
         factory=codebook.factory if codebook else None,
         seconds=seconds,
+        memory=None,
     )

@@ -147,6 +147,13 @@ def _first(coarse: Any, block: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.ascontiguousarray(lists[:, 0], dtype=np.int64)
 
 
+def list_sizes(path: Path, nlist: int) -> NDArray[np.int64]:
+    """How many rows each list of a file holds: int64 [nlist]; codes are mapped, not read."""
+    index = read_faiss(path, load_faiss().IO_FLAG_MMAP)
+    sizes = (index.invlists.list_size(number) for number in range(nlist))
+    return np.fromiter(sizes, dtype=np.int64, count=nlist)
+
+
 def write_hashed(index: Any, path: Path) -> FileRecord:
     """Write a faiss index and give its checksums; raises IndexFolderError naming the path."""
     faiss = load_faiss()

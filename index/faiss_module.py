@@ -30,13 +30,13 @@ def write_faiss(index: Any, path: Path) -> None:
         ) from error
 
 
-def read_faiss(path: Path) -> Any:
+def read_faiss(path: Path, flags: int = 0) -> Any:
     """Read a faiss index; raises IndexFolderError for a file that is missing or damaged."""
     if not path.is_file():
         raise IndexFolderError(f"{path}: missing")
     faiss = load_faiss()
     try:
-        index = faiss.read_index(str(path))
+        index = faiss.read_index(str(path), flags)
     except RuntimeError as error:
         raise IndexFolderError(f"{path}: damaged, faiss cannot read it") from error
     return index

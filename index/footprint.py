@@ -6,12 +6,19 @@ from pydantic import ByteSize
 
 from index.errors import IndexFolderError
 from index.factory import factory_strings
-from index.faiss_train import list_shape
+from index.faiss_encode import BLOCK_ROWS
+from index.faiss_train import TRAIN_ROWS_PER_LIST, list_shape
+from index.kmeans import VALUES_AT_ONCE
 from index.rotation import needs_rotation
 from index.store import EMBEDDING_DTYPE
 
 _FLOAT_BYTES = 4
 _LINK_BYTES = 4
+_TOLERANCE = 0.2
+# Each row's list, found before the lists are filled.
+_LABEL_BYTES = 8
+# faiss trains scalar codes on no more rows.
+_CODEC_ROWS = 100_000
 # The catalog's row, its unique path and hash, and the index that filters use (index.md, 3).
 _CATALOG_ROW_BYTES = 235
 
@@ -82,6 +89,58 @@ def choose_factory(
     )
 
 
+class Expected(NamedTuple):
+    """What a build expects to make and to take, in bytes of memory."""
+
+    num_rows: int
+    factory: str
+    serving: int
+    building: int
+
+    def text(self) -> str:
+        """One line for people."""
+        return (
+            f"at most {self.num_rows} rows, factory {self.factory}: memory for serving "
+            f"{human_bytes(self.serving)}, for building {human_bytes(self.building)} beside the "
+            "model"
+        )
+
+
+class MemoryCheck(NamedTuple):
+    """Bytes a build expected its process to take, its model included, and what it took."""
+
+    expected: int
+    peak: int
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether they differ by more than a fifth."""
+        return abs(self.peak - self.expected) > _TOLERANCE * self.expected
+
+
 def human_bytes(number: float) -> str:
     """Bytes in powers of 1,000 with one decimal."""
     return ByteSize(int(number)).human_readable(decimal=True, separator=" ")
+
+
+def building_bytes(factory: str, *, num_rows: int, dim: int, shard_rows: int) -> int:
+    """The most memory that training, encoding and publishing take beside what a process has.
+
+    The largest of: the sample with its centroids and a block; a shard's lists with a block; and
+    the whole index as it is served, which is searched before it is published.
+    """
+    shape = list_shape(factory, dim=dim)
+    row, centroids = dim * _FLOAT_BYTES, shape.nlist * dim * _FLOAT_BYTES
+    block = min(num_rows, BLOCK_ROWS) * row
+    copies = 2 if needs_rotation(factory) else 1
+    num_sampled = min(num_rows, TRAIN_ROWS_PER_LIST * shape.nlist)
+    sampled = num_sampled * dim * EMBEDDING_DTYPE.itemsize
+    held = num_sampled * row if num_sampled * dim <= VALUES_AT_ONCE else block
+    codec = min(num_sampled, _CODEC_ROWS) * row * copies
+    training = sampled + max(held + 3 * centroids, codec + centroids)
+    in_shard = min(num_rows, shard_rows)
+    lists = in_shard * (shape.row_bytes + _LABEL_BYTES)
+    encoding = lists + 2 * centroids + block * copies
+    parts = -(-num_rows // shard_rows)
+    served = footprint(factory, num_rows=num_rows, dim=dim, num_shards=parts).serving
+    return max(training, encoding, served)

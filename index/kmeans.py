@@ -22,7 +22,7 @@ TWO_LEVELS_FROM = 65_536
 # Rows of a bucket's own codebook that the first level is trained on.
 _FIRST_LEVEL_ROWS = 256
 # Up to so many values rows are made fp32 once, not every round.
-_VALUES_AT_ONCE = 2**26
+VALUES_AT_ONCE = 2**26
 # Scores held at once, in values: small enough for the caches of a few cores.
 _SCORES_ON_CPU, _SCORES_ON_GPU = 2**22, 2**28
 
@@ -69,7 +69,7 @@ def spherical_kmeans(
     first = np.sort(random.choice(len(rows), num_centroids, replace=False))
     centroids = _unit(torch.from_numpy(rows[first].astype(np.float32)).to(device))
     sizes = np.zeros(num_centroids, dtype=np.int64)
-    if rows.size <= _VALUES_AT_ONCE:
+    if rows.size <= VALUES_AT_ONCE:
         rows = np.asarray(rows, dtype=np.float32)
     for _ in range(NUM_ITERATIONS):
         labels, sums = _round(rows, centroids)

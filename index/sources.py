@@ -65,14 +65,14 @@ def _require_listable(root: Path) -> None:
 
 
 def scan(source: Source, *, skip: Path) -> Iterator[FoundPhoto]:
-    """Every candidate of a source in scan order, leaving out the index folder `skip`.
+    """Every candidate of a source in scan order, leaving out the index folder `skip`, if any.
 
     A folder reached twice through links is entered once. Raises IndexFolderError for a folder
     that cannot be listed, PhotoListError for a list that cannot be read.
     """
     if is_photo_list(source.path) and not source.path.is_dir():
         return _scan_list(source)
-    entered = {_identity(skip.stat())}
+    entered = {_identity(skip.stat())} if skip.exists() else set[_Folder]()
     return (_in_class(found) for found in _walk(source.path, entered))
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
+from index.balance import warn_of_imbalance
 from index.embed import EmbedReport, embed_pending
 from index.encode import encode_missing, require_encoded, row_ranges
 from index.errors import IndexFolderError
-from index.footprint import choose_factory
+from index.footprint import Expected, building_bytes, choose_factory, footprint
 from index.manifest import Manifest
 from index.publish import is_due, publish, write_quarantine
 from index.reading import PhotoEmbedder
@@ -53,6 +54,36 @@ def scan_photos(shop: Workshop, sources: Sequence[Source]) -> None:
         if number not in scanned:
             shop.journal.record_scan(number, scan(source, skip=shop.layout.root))
             scanned.add(number)
+
+
+def expectation(
+    shop: Workshop,
+    sources: Sequence[Source],
+    *,
+    factory: str | None,
+    ram: int | None,
+    shard_rows: int,
+) -> Expected:
+    """What the build will make of the scanned photos, each taken for a content of its own.
+
+    Raises IndexFolderError where that would not fit `ram`.
+    """
+    created, dim = shop.started, shop.model.D
+    numbers = {shop.journal.collection_id(source.root, created=created) for source in sources}
+    num_pending = shop.journal.num_pending(sorted(numbers))
+    num_rows = num_pending + sum(part.n for part in row_ranges(shop.layout, shop.journal))
+    num_shards = -(-num_rows // shard_rows)
+    chosen = choose_factory(
+        num_live=num_pending + len(shop.journal.live_ids()),
+        num_rows=num_rows,
+        num_shards=num_shards,
+        dim=dim,
+        ram=ram,
+        factory=factory,
+    )
+    part = footprint(chosen, num_rows=num_rows, dim=dim, num_shards=num_shards)
+    building = building_bytes(chosen, num_rows=num_rows, dim=dim, shard_rows=shard_rows)
+    return Expected(num_rows, chosen, part.serving, building)
 
 
 def embed_photos(
@@ -158,6 +189,8 @@ def publish_generation(shop: Workshop, codebook: Codebook) -> Manifest:
         # What a build that was killed behind CURRENT left.
         retire(shop.layout, shop.parent, steps=shop.steps)
         return shop.parent
+    folders = [record.folder for record in shop.journal.shards()]
+    warn_of_imbalance(shop.layout, codebook=codebook.name, folders=folders)
     manifest = publish(
         shop.layout,
         shop.journal,

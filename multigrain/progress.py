@@ -61,11 +61,12 @@ class Progress:
         if rate > 0:
             parts.append(f"{rate:.1f}/s")
             if self._total is not None:
-                parts.append(f"{_duration((self._total - done) / rate)} left")
+                parts.append(f"{duration((self._total - done) / rate)} left")
         return " ".join(parts + ([note] if note else []))
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words: `12s`, `3m05s`, `2h10m`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

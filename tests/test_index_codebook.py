@@ -160,7 +160,7 @@ def test_kmeans_in_blocks_of_fp16_is_that_of_fp32(monkeypatch: pytest.MonkeyPatc
     """Rows that are too many to be made fp32 at once give the same clusters."""
     rows = clustered_units(1000, seed=2)
     whole = spherical_kmeans(rows, 16, seed=5)
-    monkeypatch.setattr("index.kmeans._VALUES_AT_ONCE", 0)
+    monkeypatch.setattr("index.kmeans.VALUES_AT_ONCE", 0)
     assert spherical_kmeans(rows, 16, seed=5).centroids.tobytes() == whole.centroids.tobytes()
     monkeypatch.setattr("index.kmeans.BLOCK_ROWS", 300)
     blocked = spherical_kmeans(rows, 16, seed=5)

@@ -1,0 +1,204 @@
+"""What a build says beforehand: --plan, the line before embedding, memory, uneven lists."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from index_fixtures import (
+    DIM,
+    StubEmbedder,
+    VectorEmbedder,
+    build,
+    random_units,
+    touch_later,
+    write_photos,
+    write_vectors,
+)
+
+import index.footprint
+from index.build import main as build_main
+from index.errors import IndexFolderError
+from index.footprint import MemoryCheck, building_bytes, footprint
+from index.memory import PeakMemory, anonymous_bytes
+from index.plan import Plan, plan_build
+from index.rates import embed_rate
+
+
+def plan(photos: Path, out: Path, embedder: StubEmbedder | None = None, **options: object) -> Plan:
+    arguments = {"shard_rows": 10**6} | options
+    return plan_build([photos], out, embedder or StubEmbedder(), **arguments)
+
+
+def everything_below(folder: Path) -> dict[str, tuple[int, int]]:
+    """Name, size and time of each file and folder."""
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 623, 624])
+def test_a_plan_names_the_string_a_build_takes_and_makes_nothing(
+    tmp_path: Path, num_rows: int
+) -> None:
+    """Also at the smallest sizes, and the line before a build says the same."""
+    photos = write_vectors(tmp_path / "photos", random_units(max(num_rows, 1))[:num_rows])
+    expected = plan(photos, tmp_path / "index", VectorEmbedder())
+    assert not (tmp_path / "index").exists()
+    assert expected.photos == (num_rows, num_rows, 0)
+    lines = list[str]()
+    report = build(photos, tmp_path / "index", VectorEmbedder(), announce=lines.append)
+    assert report.factory == expected.factory
+    (line,) = lines
+    assert f"at most {num_rows} rows, factory {report.factory}: memory for serving" in line
+
+
+def test_planned_bytes_are_those_of_the_build(tmp_path: Path) -> None:
+    """Store to the byte; lists and codebook but for their headers."""
+    photos = write_vectors(tmp_path / "photos", random_units(2000))
+    parts = plan(photos, tmp_path / "index", VectorEmbedder(), shard_rows=1500).parts
+    build(photos, tmp_path / "index", VectorEmbedder(), shard_rows=1500)
+
+    def size(pattern: str) -> int:
+        return sum(path.stat().st_size for path in (tmp_path / "index").glob(pattern))
+
+    assert parts.store == size("shards/*/emb.f16") == 2000 * DIM * 2
+    assert parts.lists == pytest.approx(size("shards/*/ivf.faiss"), rel=0.02)
+    assert parts.disk == parts.store + parts.lists + parts.codebook + parts.catalog
+
+
+def test_a_plan_of_an_update_counts_what_differs(tmp_path: Path) -> None:
+    """New, changed and gone photos; nothing below the folder is touched."""
+    photos = write_photos(tmp_path / "photos", range(10))
+    (photos / "bad.png").write_bytes(b"no photo")
+    other = write_photos(tmp_path / "other", range(50, 53))
+    build([photos, other], tmp_path / "index")
+    assert plan(photos, tmp_path / "index").photos == (11, 0, 0)
+    write_photos(photos, [20, 21])
+    (photos / "0003.png").unlink()
+    touch_later(photos / "0004.png")
+    before = everything_below(tmp_path)
+    expected = plan(photos, tmp_path / "index")
+    assert expected.photos == (12, 3, 2)
+    assert expected.num_rows == 13 + 3
+    assert everything_below(tmp_path) == before
+    assert "photos 12, new 3, gone 2" in expected.text()
+
+
+def test_a_plan_measures_the_machine_or_says_it_cannot(tmp_path: Path) -> None:
+    """A collection without a readable photo has no rate."""
+    photos = write_photos(tmp_path / "photos", range(4))
+    expected = plan(photos, tmp_path / "index", factory="IVF1,SQ8")
+    assert expected.embed_seconds is not None
+    assert 0 < expected.embed_seconds < 60
+    assert 0 < expected.train_seconds < 60
+    assert 0 < expected.encode_seconds < 60
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("no photo")
+    assert plan(tmp_path / "texts", tmp_path / "index").embed_seconds is None
+    assert "embed unknown" in plan(tmp_path / "texts", tmp_path / "index").text()
+
+
+def test_the_rate_of_embedding_counts_decoding_once_a_thread(tmp_path: Path) -> None:
+    """By a clock that moves one second a look: one for reading, one for the model."""
+    photos = sorted(write_photos(tmp_path / "photos", range(4)).iterdir())
+    ticks = iter(range(100))
+    rate = embed_rate(StubEmbedder(), photos, num_threads=2, clock=lambda: next(ticks))
+    assert rate == pytest.approx(4 / (0.5 + 1))
+
+
+def test_a_plan_refuses_what_a_build_refuses(tmp_path: Path) -> None:
+    """Too little memory, another checkpoint, a lost catalog."""
+    photos = write_photos(tmp_path / "photos", range(4))
+    with pytest.raises(IndexFolderError, match="Flat takes the least"):
+        plan(photos, tmp_path / "index", ram=10)
+    build(photos, tmp_path / "index")
+    with pytest.raises(IndexFolderError, match="give a new --out"):
+        plan(photos, tmp_path / "index", StubEmbedder("0" * 64))
+    next((tmp_path / "index" / "catalogs").iterdir()).unlink()
+    with pytest.raises(IndexFolderError, match=r"000001\.sqlite: cannot be read"):
+        plan(photos, tmp_path / "index")
+
+
+def test_the_plan_from_the_shell(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Photos, string, bytes, memory and time; no folder is made."""
+    photos = write_photos(tmp_path / "photos", range(3))
+    flags = ["--photos", str(photos), "--checkpoint", str(tiny_checkpoint)]
+    flags += ["--out", str(tmp_path / "index")]
+    assert build_main([*flags, "--plan", "--ram", "1GiB"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "photos 3, new 3, gone 0"
+    assert said[1].endswith("factory Flat")
+    assert [line.split()[0] for line in said[2:]] == ["disk", "memory:", "time:", "nothing"]
+    assert not (tmp_path / "index").exists()
+    assert build_main([*flags, "--plan", "--ram", "1"]) == 2
+
+
+def test_memory_that_was_taken_is_compared_with_what_was_expected(
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only a difference above a fifth is said."""
+    assert not MemoryCheck(expected=100, peak=120).is_outside
+    assert MemoryCheck(expected=100, peak=121).is_outside
+    assert MemoryCheck(expected=100, peak=79).is_outside
+    photos = write_photos(tmp_path / "photos", range(3))
+    flags = ["--photos", str(photos), "--checkpoint", str(tiny_checkpoint), "--out"]
+    assert build_main([*flags, str(tmp_path / "one")]) == 0
+    captured = capsys.readouterr()
+    assert "index.build: at most 3 rows, factory Flat: memory for serving" in captured.err
+    assert "taken by this process" not in captured.out
+    monkeypatch.setattr(index.footprint, "_TOLERANCE", -1.0)
+    assert build_main([*flags, str(tmp_path / "two")]) == 0
+    assert "taken by this process" in capsys.readouterr().out
+
+
+def test_the_peak_is_the_most_that_was_seen(tmp_path: Path) -> None:
+    """A system that does not say gives none."""
+    status = tmp_path / "status"
+    status.write_text("VmRSS:\t 9 kB\nRssAnon:\t     100 kB\n")
+    with PeakMemory(status, every_seconds=0.001) as memory:
+        status.write_text("RssAnon:\t     300 kB\n")
+        while memory.peak != 300 * 1024:
+            pass
+        status.write_text("RssAnon:\t     200 kB\n")
+    assert (memory.start, memory.peak) == (100 * 1024, 300 * 1024)
+    with PeakMemory(tmp_path / "none") as memory:
+        pass
+    assert (memory.start, memory.peak, anonymous_bytes(tmp_path / "none")) == (None, None, None)
+
+
+def test_a_million_rows_are_built_within_three_gibibytes() -> None:
+    """The sample stays fp16, and a shard's lists do not grow by doubling."""
+    options = {"num_rows": 10**6, "dim": 512}
+    building = building_bytes("IVF16384,SQ8", shard_rows=10**6, **options)
+    served = footprint("IVF16384,SQ8", num_shards=1, **options).serving
+    assert served < building < 2 * 2**30
+    assert building_bytes("IVF16384,SQ8", shard_rows=10**5, **options) <= building + 2**30
+
+
+def test_photos_unlike_those_of_training_cost_a_warning_with_both_numbers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half the rows of another distribution fall into few lists."""
+    rows = random_units(400, seed=1)
+    photos = write_vectors(tmp_path / "photos", rows)
+    options = {"factory": "IVF16,SQfp16"}
+    with caplog.at_level(logging.WARNING):
+        build(photos, tmp_path / "index", VectorEmbedder(), **options)
+        more = write_vectors(tmp_path / "more", random_units(40, seed=2))
+        build([photos, more], tmp_path / "index", VectorEmbedder(), **options)
+    assert "uneven" not in caplog.text
+    near = rows[0] + 0.05 * np.random.default_rng(3).normal(size=(400, DIM))
+    near = (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
+    other = write_vectors(tmp_path / "other", near)
+    with caplog.at_level(logging.WARNING):
+        build([photos, other], tmp_path / "index", VectorEmbedder(), **options)
+    trained = json.loads(next(tmp_path.glob("index/codebooks/*/train.json")).read_bytes())
+    (message,) = [one.getMessage() for one in caplog.records if "uneven" in one.getMessage()]
+    assert f"{trained['imbalance']:.2f} when codebook" in message
+    now = float(message.split("imbalance ")[1].split(",")[0])
+    assert now > 1.5 * trained["imbalance"]
