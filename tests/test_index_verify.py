@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_fixtures import VectorEmbedder, build, random_units, write_vectors
+from index_fixtures import VectorEmbedder, build, random_units, write_photos, write_vectors
 
+from index.build import main as build_main
 from index.check import check_folder
 from index.check_shard import check_shard
 from index.errors import IndexFolderError
@@ -260,6 +261,29 @@ def test_a_row_whose_photo_has_gone_is_forgotten_not_given_out_again(out: Path) 
         last.write_bytes(data)
     assert {one.id for one in answers(out)[0]} >= {40}
     assert verify_main(["--index", str(out), "--deep"]) == 0
+
+
+def test_a_manifest_from_before_all_files_had_checksums_is_checked_too(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Its checkpoint by the fingerprint, its codebook by the name of the folder."""
+    photos = write_photos(tmp_path / "photos", range(3))
+    flags = ["--photos", str(photos), "--checkpoint", str(tiny_checkpoint)]
+    assert build_main([*flags, "--out", str(tmp_path / "index")]) == 0
+    layout = Layout(tmp_path / "index")
+    manifest = layout.manifest("000001")
+    document = json.loads(manifest.read_text())
+    for key in ("checkpoint", "codebook_files"):
+        del document[key]
+    for part in document["shards"]:
+        del part["codes"]
+    manifest.write_text(json.dumps(document))
+    layout.current.write_text(f"000001.json {sha256_of(manifest)}\n")
+    assert check_folder(layout, deep=True).faults == []
+    for path in (layout.trained(document["codebook"]), next(layout.models.iterdir())):
+        flip(path)
+        assert [fault.file for fault in check_folder(layout, deep=True).faults] == [path]
+        flip(path)
 
 
 def test_a_folder_that_is_no_index_is_refused(tmp_path: Path) -> None:
