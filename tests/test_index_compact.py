@@ -14,14 +14,17 @@ from index_fixtures import (
     write_vectors,
 )
 
+from index.addition import add_photos
 from index.catalog_generations import ShardRecord
 from index.compact import main as compact_main
 from index.encode import write_lists
 from index.layout import Layout
 from index.manifest import ShardPart
 from index.merge import Filling, groups_to_rewrite
+from index.removal import remove_photos
 from index.rows import RowRange
 from index.searcher import Neighbour, Searcher
+from index.verify import main as verify_main
 
 FACTORY = "IVF4,SQ8"
 
@@ -149,6 +152,20 @@ def test_a_shard_without_a_live_row_goes_and_its_ids_stay_empty(out: Path, tmp_p
     assert (report.num_new, report.num_rows) == (1, 31)
     assert shards(out)[-1].first_id == 40
     assert {one.id for one in answers(out)[0]} >= {40}
+
+
+def test_removed_contents_stay_away_when_their_shard_goes(out: Path, tmp_path: Path) -> None:
+    """Their files still stand there: no build embeds them, until one is added again."""
+    photos = tmp_path / "photos"
+    remove_photos(out, ids=range(10, 20))
+    for _ in range(2):
+        report = build(photos, out, VectorEmbedder(), factory=FACTORY)
+        assert (report.num_live, report.num_new) == (30, 0)
+    assert [part.first_id for part in shards(out)] == [0, 20, 30]
+    assert add_photos(out, [photos / "000015"], VectorEmbedder()).num_live == 31
+    build(photos, out, VectorEmbedder(), factory=FACTORY)
+    assert {one.id for one in answers(out)[0]} == {*range(10), *range(20, 41)}
+    assert verify_main(["--index", str(out), "--deep"]) == 0
 
 
 def test_unused_ids_between_merged_shards_are_zero_rows(out: Path, tmp_path: Path) -> None:
