@@ -100,7 +100,10 @@ def _add_presized(
     index: Any, blocks: _Blocks, rotation: Rotation, assign: _Assign, *, first_id: int
 ) -> None:
     """Find every row's list first, so that no list grows by doubling: half the memory at worst."""
-    found = [np.empty(0, dtype=np.int64), *(assign(block) for _, block in blocks)]
+    found = [np.empty(0, dtype=np.int64)]
+    for _, block in blocks:
+        found.append(assign(block))
+        del block  # before the next one is made
     lists = np.concatenate(found)
     _presize(index, np.bincount(lists, minlength=index.nlist))
     pointer, start = load_faiss().swig_ptr, 0
@@ -109,6 +112,7 @@ def _add_presized(
         chosen = np.ascontiguousarray(lists[start : start + len(block)])
         index.add_core(len(block), pointer(rotated), pointer(ids), pointer(chosen))
         start += len(block)
+        del block, rotated
 
 
 def _presize(index: Any, sizes: NDArray[np.int64]) -> None:

@@ -133,6 +133,7 @@ def _round(rows: Rows, centroids: torch.Tensor) -> tuple[NDArray[np.int64], torc
         found = nearest(block, centroids)
         sums += _sums(block, found, len(centroids))
         labels.append(found.cpu().numpy())
+        del block  # before the next one is made
     return np.concatenate(labels), sums
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from index_fixtures import photo_bytes, png_of
 from PIL import Image, ImageDraw
 
@@ -55,6 +56,22 @@ def test_a_photo_finds_itself_from_the_shell(
     answer = json.loads(capsys.readouterr().out)
     assert [hit["rank"] for hit in answer] == [1, 2, 3, 4, 5, 6]
     assert answer[0]["file"] == str(photos / "4.png")
+
+
+def test_a_build_without_the_gpu_asked_for_runs_on_the_cpu_and_says_so(
+    photos: Path,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In one line; `auto` on such a machine says nothing."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert build_main(flags(photos, tiny_checkpoint, tmp_path / "one", "--device", "cuda")) == 0
+    line = "index.build: no GPU is visible: the CPU does the work of cuda\n"
+    assert capsys.readouterr().err.count(line) == 1
+    assert build_main(flags(photos, tiny_checkpoint, tmp_path / "two")) == 0
+    assert "GPU" not in capsys.readouterr().err
 
 
 def test_more_bad_photos_than_allowed_exit_with_3_after_publishing(
