@@ -52,13 +52,13 @@ def check_folder(layout: Layout, *, deep: bool) -> Found:
     for part in files.values():
         # Opening hashes the bitmap too, which is small.
         faults += _check_file(layout.root / part.file, part, deep=deep or _is_bitmap(part))
+    live = {one.generation: _bitmap(layout, one) for one in manifests}
     jobs = {part.folder: _Job(part, one) for one in manifests for part in one.shards}
     for job in jobs.values():
-        faults += check_shard(
-            layout, job.part, dim=job.manifest.model.D, live=_live(layout, job), deep=deep
-        )
+        own = _own(live[job.manifest.generation], job.part)
+        faults += check_shard(layout, job.part, dim=job.manifest.model.D, live=own, deep=deep)
     for one in manifests:
-        faults += _check_counts(layout, one)
+        faults += _check_counts(layout, one, live[one.generation])
         faults += _check_codebook(layout, one, deep=deep)
         faults += _check_model(layout, one, deep=deep)
     num_files = 1 + len(generations(layout)) + len(files)
@@ -154,19 +154,19 @@ def _check_model(layout: Layout, manifest: Manifest, *, deep: bool) -> Iterator[
                 yield Fault(path, "its fingerprint is not the manifest's")
 
 
-def _check_counts(layout: Layout, manifest: Manifest) -> Iterator[Fault]:
+def _check_counts(
+    layout: Layout, manifest: Manifest, live: NDArray[np.bool_] | None
+) -> Iterator[Fault]:
     num_rows = sum(part.n for part in manifest.shards)
     if num_rows != manifest.counts.rows:
         path = layout.manifest(manifest.generation)
         yield Fault(path, f"counts {manifest.counts.rows} rows, its shards hold {num_rows}")
-    live = _bitmap(layout, manifest)
     if live is not None and int(live.sum()) != manifest.counts.live:
         path = layout.root / manifest.tombstones.file
         yield Fault(path, f"{int(live.sum())} live, the manifest counts {manifest.counts.live}")
 
 
-def _live(layout: Layout, job: _Job) -> NDArray[np.bool_] | None:
-    live, part = _bitmap(layout, job.manifest), job.part
+def _own(live: NDArray[np.bool_] | None, part: ShardPart) -> NDArray[np.bool_] | None:
     return None if live is None else live[part.first_id : part.first_id + part.n]
 
 
