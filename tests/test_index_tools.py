@@ -54,7 +54,8 @@ def test_stats_count_what_there_is(root: Path) -> None:
     sizes = [path.stat().st_size for path in root.glob("shards/*/emb.f16")]
     assert stats["bytes"]["embeddings"] == sum(sizes)
     assert stats["factory"] == "Flat"
-    assert stats["recall"] is None
+    with closing(Searcher.open(root)) as searcher:
+        assert stats["recall"] == searcher.manifest.search.recall
 
 
 def test_stats_are_printed_in_both_forms(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
