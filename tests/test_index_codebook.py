@@ -293,6 +293,16 @@ def test_rotated_codes_answer_with_true_cosines(
             assert [one.score for one in found] == pytest.approx([s for _, s in expected], abs=1e-6)
 
 
+def test_queries_are_rotated_like_the_rows(tmp_path: Path) -> None:
+    """A row finds itself among few candidates, which codes of another basis would not give."""
+    rows = random_units(1500, seed=15)
+    photos = write_vectors(tmp_path / "photos", rows)
+    build(photos, tmp_path / "index", VectorEmbedder(), factory="IVF4,RaBitQ")
+    with closing(Searcher.open(tmp_path / "index")) as searcher:
+        found = searcher.search(rows[:40], 1)
+    assert sum(one[0].id == number for number, one in enumerate(found)) >= 36
+
+
 def test_the_manifest_holds_the_checksums_of_the_codebook(
     rabitq: tuple[Path, Path, NDArray[np.float32]],
 ) -> None:
