@@ -13,12 +13,13 @@ from multigrain.program import load_config, run_main
 
 if TYPE_CHECKING:
     from index.builder import BuildReport
+    from index.manifest import SearchPart
     from index.reading import PhotoEmbedder
 
 PROG = "index.build"
 EXIT_TOO_MANY_BAD = 3
 # Those of index/stages.py, which loads faiss and SQLAlchemy.
-STAGES = Literal["scan", "embed", "train", "encode", "merge", "publish"]
+STAGES = Literal["scan", "embed", "train", "encode", "merge", "tune", "publish"]
 
 
 class BuildConfig(Config):
@@ -39,6 +40,12 @@ class BuildConfig(Config):
     ram: ByteSize | None = Field(
         default=None,
         description="memory for serving, as 3GiB or 500MB; the richest string that fits is taken",
+    )
+    target_recall: float = Field(
+        default=0.95,
+        gt=0,
+        le=1,
+        description="recall@10 that searches are tuned to, by the lower end of its 95 %% interval",
     )
     shard_rows: int = Field(default=1_000_000, ge=1, description="rows of a shard")
     plan: bool = Field(
@@ -88,6 +95,7 @@ def _build(config: BuildConfig) -> int:
             embedder,
             factory=config.factory,
             ram=config.ram,
+            target_recall=config.target_recall,
             shard_rows=config.shard_rows,
             decode_threads=config.decode_threads,
             verify_content=config.verify_content,
@@ -137,6 +145,8 @@ def _summary(report: "BuildReport", config: BuildConfig) -> str:
     work = f"bad {report.num_bad}, {report.seconds:.1f} s"
     work += f", factory {report.factory}" if report.factory else ""
     lines = [f"photos {report.num_photos}, {rows}, {work}"]
+    if report.search and report.search.nprobe is not None:
+        lines.append(_tuned(report.search))
     if report.num_bad:
         lines.append(f"bad photos are listed in {config.out / 'quarantine.jsonl'}")
     if report.memory and report.memory.is_outside:
@@ -149,6 +159,11 @@ def _summary(report: "BuildReport", config: BuildConfig) -> str:
     else:
         lines.append(f"nothing changed: generation {report.generation} stays")
     return "\n".join(lines)
+
+
+def _tuned(search: "SearchPart") -> str:
+    depth = f"nprobe {search.nprobe}, rerank {search.rerank}"
+    return f"tuned to {depth}: recall@10 {search.recall:.4f}, at least {search.recall_lower:.4f}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A build, stage by stage: scan, embed, train, encode, merge, publish."""
+"""A build, stage by stage: scan, embed, train, encode, merge, tune, publish."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from index.errors import IndexFolderError
 from index.faiss_module import load_faiss
 from index.faiss_train import num_lists
 from index.footprint import Expected, MemoryCheck
-from index.manifest import Manifest
+from index.manifest import Manifest, SearchPart
 from index.memory import PeakMemory
 from index.merge import merge_shards
 from index.reading import PhotoEmbedder
@@ -26,6 +26,7 @@ from index.stages import (
     stages_between,
     train_codebook,
     trained_codebook,
+    tune_search,
 )
 from index.steps import Steps, no_steps
 from index.train import Codebook
@@ -33,6 +34,7 @@ from index.workshop import Workshop, open_workshop
 from multigrain.cpus import num_cpus
 
 SHARD_ROWS = 1_000_000
+TARGET_RECALL = 0.95
 
 
 class BuildReport(NamedTuple):
@@ -46,6 +48,7 @@ class BuildReport(NamedTuple):
     num_new: int
     num_bad: int
     factory: str | None
+    search: SearchPart | None
     seconds: float
     memory: MemoryCheck | None
 
@@ -62,6 +65,7 @@ def build_index(
     *,
     factory: str | None = None,
     ram: int | None = None,
+    target_recall: float = TARGET_RECALL,
     shard_rows: int = SHARD_ROWS,
     decode_threads: int | None = None,
     verify_content: bool = False,
@@ -104,12 +108,14 @@ def build_index(
         with PeakMemory() as memory:
             if Stage.TRAIN in due:
                 codebook = train_codebook(shop, factory=factory, ram=ram)
-            elif due & {Stage.ENCODE, Stage.MERGE, Stage.PUBLISH}:
+            elif due & {Stage.ENCODE, Stage.MERGE, Stage.TUNE, Stage.PUBLISH}:
                 codebook = trained_codebook(shop, factory=factory, ram=ram)
             if Stage.ENCODE in due and codebook:
                 encode_shards(shop, codebook)
             if Stage.MERGE in due and codebook:
                 merge_shards(shop, codebook, shard_rows=shard_rows)
+            if Stage.TUNE in due and codebook:
+                tune_search(shop, codebook, embedder, target=target_recall)
             if Stage.PUBLISH in due and codebook:
                 manifest = publish_generation(shop, codebook)
         seconds = time.monotonic() - start
@@ -165,6 +171,7 @@ def _report(
         num_new=embedded.num_new,
         num_bad=photos.quarantined,
         factory=codebook.factory if codebook else None,
+        search=live.search if live else None,
         seconds=seconds,
         memory=None,
     )

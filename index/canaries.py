@@ -19,7 +19,11 @@ _logger = logging.getLogger(__name__)
 
 
 def choose_canaries(ranker: Ranker, live_ids: NDArray[np.int64]) -> list[CanaryPart]:
-    """A few live rows, evenly spaced, with the neighbours a search gives them now."""
+    """A few live rows, evenly spaced, with the neighbours a search gives them now.
+
+    The search is that of the factory's start values, not the tuned one: which of several
+    searches is tuned depends on the machine's moment, and a generation's canaries must not.
+    """
     places = np.linspace(0, len(live_ids) - 1, min(_NUM_CANARIES, len(live_ids)))
     ids = live_ids[places.astype(np.int64)]
     if not len(ids):

@@ -22,3 +22,7 @@ class BuilderBusyError(IndexFolderError):
 
 class OtherCheckpointError(IndexFolderError):
     """The folder was built with another checkpoint: embeddings of two models never mix."""
+
+
+class RecallNotReachedError(IndexFolderError):
+    """A recall was asked for that no measured search of this generation reaches."""

@@ -49,6 +49,11 @@ def factory_strings(*, num_rows: int, dim: int) -> tuple[str, ...]:
     return tuple(f"IVF{nlist}{row.coarse},{code}" for code in dict.fromkeys(codes))
 
 
+def is_exact(factory: str) -> bool:
+    """Whether every row is compared, so that there is nothing to tune."""
+    return factory == "Flat"
+
+
 def start_nprobe(nlist: int) -> int:
     """How many lists to search before anything is tuned."""
     for up_to, nprobe in _START_NPROBE:

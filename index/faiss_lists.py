@@ -3,6 +3,7 @@
 Letters: D embedding, Q queries, k candidates.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,22 +31,32 @@ class Coarse(NamedTuple):
 
 
 class ShardLists:
-    """The lists of one shard in memory; searching changes nothing, so callers may be concurrent."""
+    """The lists of one shard; searching changes nothing, so callers may be concurrent.
 
-    def __init__(self, path: Path, *, first_id: int, num_rows: int, dim: int) -> None:
+    They lie in memory, or, `mapped`, in the file, whose pages the system reads when needed.
+    """
+
+    def __init__(
+        self, path: Path, *, first_id: int, num_rows: int, dim: int, mapped: bool = False
+    ) -> None:
         self._faiss = load_faiss()
-        self._index = read_faiss(path)
+        # IO_FLAG_MMAP would start 32 threads in every search, and copy Flat rows to memory.
+        self._index = read_faiss(path, self._faiss.IO_FLAG_MMAP_IFC if mapped else 0)
         if self._index.d != dim:
             raise IndexFolderError(f"{path}: damaged, {self._index.d} dimensions, not {dim}")
         require_rows(self._index, num_rows, path)
         self._first_id = first_id
         self._is_ivf = isinstance(self._index, self._faiss.IndexIVF)
 
-    def selector(self, live: NDArray[np.bool_]) -> Any:
-        """A faiss selector of the live ids; Flat lists store no ids and count rows from 0."""
+    def selector(self, chosen: NDArray[np.bool_], bitmap: NDArray[np.uint8]) -> Any:
+        """A faiss selector of the chosen ids, of which `bitmap` holds a bit each, low bit first.
+
+        Flat lists store no ids and count rows from 0, so they need a bitmap of their own.
+        """
         if not self._is_ivf:
-            live = live[self._first_id : self._first_id + self._index.ntotal]
-        return self._faiss.IDSelectorBitmap(np.packbits(live, bitorder="little"))
+            own = chosen[self._first_id : self._first_id + self._index.ntotal]
+            bitmap = np.packbits(own, bitorder="little")
+        return self._faiss.IDSelectorBitmap(bitmap)
 
     def search(
         self, queries: NDArray[np.float32], k: int, *, coarse: Coarse | None, selector: Any
@@ -111,3 +122,26 @@ def merge_candidates(found: list[Candidates]) -> Candidates:
     scores = np.stack([part.scores for part in found])
     ids = np.stack([part.ids for part in found])
     return Candidates(*load_faiss().merge_knn_results(scores, ids, keep_max=True))
+
+
+def nearest_rows(
+    queries: NDArray[np.float32],
+    blocks: Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]],
+    k: int,
+    *,
+    num_threads: int,
+) -> Candidates:
+    """The k best of all rows of unit queries fp32 [Q, D], by inner product, in order.
+
+    Each block is ids int64 [n] and their rows fp32 [n, D]; -1 where fewer than k exist.
+    """
+    faiss = load_faiss()
+    faiss.omp_set_num_threads(num_threads)
+    best = Candidates(
+        np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
+    )
+    for ids, rows in blocks:
+        scores, places = faiss.knn(queries, rows, k, metric=faiss.METRIC_INNER_PRODUCT)
+        found = Candidates(scores, np.where(places < 0, -1, ids[places]))
+        best = merge_candidates([best, found])
+    return best

@@ -31,7 +31,7 @@ def write_faiss(index: Any, path: Path) -> None:
 
 
 def read_faiss(path: Path, flags: int = 0) -> Any:
-    """Read a faiss index; raises IndexFolderError for a file that is missing or damaged."""
+    """Read a faiss index, by faiss's IO flags; raises IndexFolderError when missing or damaged."""
     if not path.is_file():
         raise IndexFolderError(f"{path}: missing")
     faiss = load_faiss()

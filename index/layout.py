@@ -55,6 +55,11 @@ class Layout(NamedTuple):
         return self.root / "build.sqlite"
 
     @property
+    def tuned(self) -> Path:
+        """What the last tuning measured, until a generation carries it."""
+        return self.root / "tuned.json"
+
+    @property
     def quarantine(self) -> Path:
         """Photos that failed, a JSON line each."""
         return self.root / "quarantine.jsonl"

@@ -71,14 +71,37 @@ class AddsPart(_Part):
     folded: int = 0
 
 
+class CurvePoint(_Part):
+    """A measured search: lists, candidates re-scored, recall@10, microseconds a query.
+
+    `recall_lower` is the lower end of the recall's 95 % interval; the time is one thread's.
+    """
+
+    nprobe: int
+    rerank: int
+    recall: float
+    recall_lower: float
+    microseconds: float
+
+
 class SearchPart(_Part):
-    """The tuned search; null while nothing was tuned, and the factory's start values serve."""
+    """The tuned search; nprobe is null where the factory's start values serve.
+
+    `target` is the recall asked for, null while nothing was tuned. `sampled_rows` is how many
+    rows the truth was computed over, null for all. `tuned_live` and `tuned_next_id` tell which
+    rows were there when it was tuned.
+    """
 
     nprobe: int | None = None
     rerank: int | None = None
     recall: float | None = None
     recall_lower: float | None = None
-    curve: list[dict[str, float]] = []
+    curve: list[CurvePoint] = []
+    target: float | None = None
+    num_queries: int = 0
+    sampled_rows: int | None = None
+    tuned_live: int = 0
+    tuned_next_id: int = 0
 
 
 class CanaryPart(_Part):

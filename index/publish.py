@@ -13,12 +13,14 @@ from index.catalog_journal import Journal
 from index.current import read_current, write_current, write_manifest
 from index.encode import read_shard
 from index.errors import IndexFolderError
+from index.factory import is_exact
 from index.layout import Layout
 from index.manifest import CountsPart, FilePart, Manifest, ModelPart, ShardPart
 from index.ranker import Ranker
 from index.steps import Steps
 from index.store import pack_live, require_size, unpack_live, write_whole
 from index.train import Codebook, codebook_files
+from index.tuned import last_tuned
 from multigrain.files import sha256_of, write_via_temporary
 
 _logger = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ def publish(
 ) -> Manifest:
     """Write the next generation and make it the live one."""
     name = journal.start_generation()
-    shards = [_shard_part(layout, record) for record in journal.shards()]
+    shards = shard_parts(layout, journal)
     counts = _counts(journal, num_live=len(live_ids), num_rows=sum(part.n for part in shards))
     bitmap = pack_live(live_ids, num_ids=counts.next_id)
     write_whole(layout.live_bitmap(name), bitmap.tobytes(), steps=steps)
@@ -64,6 +66,7 @@ def publish(
         catalog=_file_part(layout, layout.catalog(name)),
         checkpoint=_checkpoint_part(layout, parent, model),
         counts=counts,
+        search=last_tuned(layout, parent, codebook),
         canaries=choose_canaries(ranker, live_ids),
     )
     pointer = write_manifest(layout, manifest, steps=steps)
@@ -78,7 +81,10 @@ def is_due(layout: Layout, journal: Journal, parent: Manifest, codebook: Codeboo
     pointer = read_current(layout)
     is_live = pointer is not None and pointer.generation == parent.generation
     is_other = has_changed or codebook.factory != parent.factory or not is_live
-    return is_other or not _has_files(layout, parent)
+    is_tuned_anew = not is_exact(codebook.factory) and (
+        last_tuned(layout, parent, codebook) != parent.search
+    )
+    return is_other or is_tuned_anew or not _has_files(layout, parent)
 
 
 def _has_files(layout: Layout, parent: Manifest) -> bool:
@@ -101,6 +107,11 @@ def write_quarantine(layout: Layout, journal: Journal, *, steps: Steps) -> None:
     data = "".join(f"{line}\n" for line in lines).encode()
     if not layout.quarantine.exists() or layout.quarantine.read_bytes() != data:
         write_whole(layout.quarantine, data, steps=steps)
+
+
+def shard_parts(layout: Layout, journal: Journal) -> list[ShardPart]:
+    """The encoded shards as a manifest names them."""
+    return [_shard_part(layout, record) for record in journal.shards()]
 
 
 def _shard_part(layout: Layout, record: ShardRecord) -> ShardPart:

@@ -47,6 +47,9 @@ class PhotoEmbedder(Protocol):
     def read(self, source: bytes) -> "Prepared":
         """Decode and prepare; any thread; raises PhotoError."""
 
+    def read_view(self, source: bytes, *, kind: str, seed: int) -> "Prepared":
+        """Decode, edit as multigrain.views does, and prepare; any thread; raises PhotoError."""
+
     def embed_pixels(
         self, pixels: Sequence[NDArray[np.uint8]], batch_size: int
     ) -> NDArray[np.float32]:

@@ -25,11 +25,11 @@ class StoredRows:
         self._ranges = sorted(part for part in ranges if part.n)
         self._first_ids = np.array([part.first_id for part in self._ranges], dtype=np.int64)
         self._maps = [map_rows(part.path, num_rows=part.n, dim=dim) for part in self._ranges]
-        self._dim = dim
+        self.dim = dim
 
     def gather(self, ids: NDArray[np.int64]) -> Rows16:
         """The rows of ids [n] in their order, fp16 [n, D]; raises IndexError for an unknown id."""
-        gathered = np.empty((len(ids), self._dim), dtype=EMBEDDING_DTYPE)
+        gathered = np.empty((len(ids), self.dim), dtype=EMBEDDING_DTYPE)
         # Read in the order of the file: neighbouring rows share pages.
         order = np.argsort(ids, kind="stable")
         files = np.searchsorted(self._first_ids, ids[order], side="right") - 1

@@ -25,6 +25,15 @@ class SearchConfig(Config):
     index: Path = Field(description="index folder")
     photo: Path = Field(description="photo to search with; may be given without the flag")
     limit: int = Field(default=10, ge=1, description="neighbours to print")
+    recall: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="recall@10 to search with instead of the tuned one: a point of the curve",
+    )
+    mapped: bool = Field(
+        default=False, description="read the lists from their files as needed, not into memory"
+    )
     output: Literal["text", "json"] = Field(
         default="text", description="form of the answer; --json is short for --output json"
     )
@@ -70,11 +79,13 @@ def _search(config: SearchConfig) -> int:
     from index.searcher import Searcher
     from multigrain.embedder import Embedder
 
-    searcher = Searcher.open(config.index)
+    searcher = Searcher.open(config.index, mapped=config.mapped)
     try:
         embedder = Embedder.open(searcher.checkpoint_path, device=config.device)
         searcher.require_model(embedder)
-        (neighbours,) = searcher.search(embedder.embed([config.photo]), config.limit)
+        (neighbours,) = searcher.search(
+            embedder.embed([config.photo]), config.limit, recall=config.recall
+        )
         print(_answer(neighbours, searcher, config.output))
     finally:
         searcher.close()

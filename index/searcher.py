@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from index.canaries import check_embeddings, replay
 from index.catalog_reader import CatalogReader
 from index.current import Pointer, checked_manifest, pointers, read_current
+from index.curve import search_depth
 from index.encode import read_shard
 from index.errors import IndexFolderError
 from index.faiss_module import load_faiss
@@ -38,7 +39,9 @@ class Neighbour(NamedTuple):
 class Searcher:
     """Searches one generation; safe under concurrent callers."""
 
-    def __init__(self, layout: Layout, manifest: Manifest, held: BinaryIO) -> None:
+    def __init__(
+        self, layout: Layout, manifest: Manifest, held: BinaryIO, *, mapped: bool = False
+    ) -> None:
         self._layout, self._held = layout, held
         self.manifest = manifest
         self.generation = manifest.generation
@@ -47,24 +50,31 @@ class Searcher:
         self.checkpoint_path = layout.checkpoint(self.fingerprint)
         live = _check_files(layout, manifest)
         self._ranker = Ranker(
-            layout, codebook=manifest.codebook, shards=manifest.shards, live=live, dim=self.dim
+            layout,
+            codebook=manifest.codebook,
+            shards=manifest.shards,
+            live=live,
+            dim=self.dim,
+            mapped=mapped,
         )
         self._catalog = CatalogReader(layout.root / manifest.catalog.file)
         self._catalog.check()
         replay(manifest, self._ranker)
 
     @classmethod
-    def open(cls, root: Path) -> Self:
+    def open(cls, root: Path, *, mapped: bool = False) -> Self:
         """Open the generation CURRENT names, or, with a warning, the newest one that opens.
 
-        Raises IndexFolderError naming the damaged file when none does.
+        `mapped` leaves the lists in their files, whose pages the system reads when a search
+        needs them; answers are the same. Raises IndexFolderError naming the damaged file when
+        none opens.
         """
         load_faiss()
         layout = Layout(Path(root))
         faults = list[IndexFolderError]()
         for pointer in pointers(layout):
             try:
-                searcher = cls._open_generation(layout, pointer)
+                searcher = cls._open_generation(layout, pointer, mapped=mapped)
             except IndexFolderError as error:
                 _logger.warning("generation %s cannot be opened: %s", pointer.generation, error)
                 faults.append(error)
@@ -77,14 +87,15 @@ class Searcher:
         raise IndexFolderError(f"{root}: no index here; make one with python -m index.build")
 
     @classmethod
-    def _open_generation(cls, layout: Layout, pointer: Pointer) -> Self:
+    def _open_generation(cls, layout: Layout, pointer: Pointer, *, mapped: bool) -> Self:
         path = layout.manifest(pointer.generation)
         try:
             held = open_shared(path)
         except OSError as error:
             raise IndexFolderError(f"{path}: cannot be read ({error.strerror})") from error
         try:
-            return cls(layout, checked_manifest(held.read(), pointer, name=str(path)), held)
+            manifest = checked_manifest(held.read(), pointer, name=str(path))
+            return cls(layout, manifest, held, mapped=mapped)
         except BaseException:
             held.close()
             raise
@@ -95,14 +106,30 @@ class Searcher:
         return self._ranker.num_live
 
     def search(
-        self, queries: NDArray[np.float32], k: int, *, nprobe: int | None = None
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        nprobe: int | None = None,
+        recall: float | None = None,
+        allowed: NDArray[np.int64] | None = None,
     ) -> list[list[Neighbour]]:
         """The k nearest contents of each query, fp32 [Q, D]; exact cosines, best first.
 
-        Ties are ordered by id; fewer than k when fewer exist. Raises IndexFolderError for a
-        wrong shape, k or nprobe below 1, or a query that is zero or not finite.
+        Ties are ordered by id; fewer than k when fewer exist. The search is the tuned one, or
+        with `recall` the fastest measured one that reaches it; `nprobe` lists are searched
+        whatever was measured. `allowed` holds the ids that may be found, int64 [n], ascending;
+        dead and unknown ones are left out. Raises IndexFolderError for a wrong shape, a number
+        out of range, or a query that is zero or not finite; RecallNotReachedError.
         """
-        ranked = self._ranker.search(np.asarray(queries), k, nprobe=nprobe)
+        depth = search_depth(self.manifest, recall)
+        ranked = self._ranker.search(
+            np.asarray(queries),
+            k,
+            nprobe=depth.nprobe if nprobe is None else nprobe,
+            rerank=depth.rerank,
+            allowed=allowed,
+        )
         entries = self._catalog.entries([int(i) for part in ranked for i in part.ids])
         return [
             [
@@ -118,6 +145,10 @@ class Searcher:
         Raises IndexFolderError for a filter that cannot be asked of this index.
         """
         return self._catalog.matching(filters)
+
+    def require_recall(self, recall: float) -> None:
+        """Refuse a recall no measured search reaches; raises RecallNotReachedError naming those."""
+        search_depth(self.manifest, recall)
 
     def photo_path(self, id: int) -> Path | None:  # noqa: A002 - the index's word for a row
         """The first live photo file of a content, absolute; None for an unknown or dead id."""

@@ -11,16 +11,23 @@ from index.balance import warn_of_imbalance
 from index.embed import EmbedReport, embed_pending
 from index.encode import encode_missing, require_encoded, row_ranges
 from index.errors import IndexFolderError
+from index.factory import is_exact
 from index.footprint import Expected, building_bytes, choose_factory, footprint
+from index.held_out import journal_queries
 from index.manifest import Manifest
-from index.publish import is_due, publish, write_quarantine
+from index.publish import is_due, publish, shard_parts, write_quarantine
+from index.ranker import Ranker
 from index.reading import PhotoEmbedder
 from index.restore import restage_lists, restore_rows
 from index.retire import retire
 from index.rows import StoredRows
 from index.sources import Source, scan
+from index.store import pack_live, unpack_live
 from index.train import Codebook, cut_files, find_codebook, train_live
+from index.tune import tune
+from index.tuned import forget_tuned, is_tuning_due, last_tuned, write_tuned
 from index.workshop import Workshop
+from multigrain.cpus import num_cpus
 from multigrain.progress import Progress
 
 _WRITER = "multigrain index.build"
@@ -34,6 +41,7 @@ class Stage(StrEnum):
     TRAIN = "train"
     ENCODE = "encode"
     MERGE = "merge"
+    TUNE = "tune"
     PUBLISH = "publish"
 
 
@@ -182,27 +190,49 @@ def encode_shards(shop: Workshop, codebook: Codebook) -> None:
     )
 
 
+def tune_search(
+    shop: Workshop, codebook: Codebook, embedder: PhotoEmbedder, *, target: float
+) -> None:
+    """Stage F: measure searches of edited photos, where too much differs from the last time."""
+    require_encoded(shop.layout, shop.journal, codebook=codebook.name)
+    live_ids, next_id = shop.journal.live_ids(), shop.journal.next_id()
+    last = last_tuned(shop.layout, shop.parent, codebook)
+    if is_exact(codebook.factory) or not is_tuning_due(last, live_ids, target=target):
+        return
+    ranker = Ranker(
+        shop.layout,
+        codebook=codebook.name,
+        shards=shard_parts(shop.layout, shop.journal),
+        live=unpack_live(pack_live(live_ids, num_ids=next_id), num_ids=next_id),
+        dim=shop.model.D,
+    )
+    queries = journal_queries(shop.layout, shop.journal, embedder, live_ids)
+    search = tune(ranker, queries, target=target, num_threads=num_cpus())
+    rows = {"tuned_live": len(live_ids), "tuned_next_id": next_id}
+    write_tuned(shop.layout, codebook, search.model_copy(update=rows), steps=shop.steps)
+
+
 def publish_generation(shop: Workshop, codebook: Codebook) -> Manifest:
     """Stage G: the next generation, or the live one itself where nothing differs from it."""
     require_encoded(shop.layout, shop.journal, codebook=codebook.name)
-    if shop.parent and not is_due(shop.layout, shop.journal, shop.parent, codebook):
-        # What a build that was killed behind CURRENT left.
-        retire(shop.layout, shop.parent, steps=shop.steps)
-        return shop.parent
-    folders = [record.folder for record in shop.journal.shards()]
-    warn_of_imbalance(shop.layout, codebook=codebook.name, folders=folders)
-    manifest = publish(
-        shop.layout,
-        shop.journal,
-        shop.journal.live_ids(),
-        parent=shop.parent,
-        model=shop.model,
-        codebook=codebook,
-        created=shop.started,
-        writer=_WRITER,
-        steps=shop.steps,
-    )
+    manifest = shop.parent
+    if manifest is None or is_due(shop.layout, shop.journal, manifest, codebook):
+        folders = [record.folder for record in shop.journal.shards()]
+        warn_of_imbalance(shop.layout, codebook=codebook.name, folders=folders)
+        manifest = publish(
+            shop.layout,
+            shop.journal,
+            shop.journal.live_ids(),
+            parent=shop.parent,
+            model=shop.model,
+            codebook=codebook,
+            created=shop.started,
+            writer=_WRITER,
+            steps=shop.steps,
+        )
+    # Where nothing differs, what a build that was killed behind CURRENT left.
     retire(shop.layout, manifest, steps=shop.steps)
+    forget_tuned(shop.layout)
     return manifest
 
 

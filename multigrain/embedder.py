@@ -17,8 +17,9 @@ from multigrain.document import Document
 from multigrain.engine import Engine, default_cache_dir, open_engine, resolve_device
 from multigrain.errors import MultiGrainError
 from multigrain.exif import Taken
-from multigrain.photo import DEFAULT_LIMITS, PhotoLimits, open_photo
+from multigrain.photo import DEFAULT_LIMITS, Photo, PhotoLimits, open_photo
 from multigrain.transforms import Pixels, Preprocessing
+from multigrain.views import edited_view
 
 Embeddings = npt.NDArray[np.float32]  # [N, D], unit rows
 
@@ -41,7 +42,8 @@ class Prepared(NamedTuple):
 class Embedder:
     """A checkpoint on an engine.
 
-    `read` may be called from many threads; `embed_pixels` and `embed` from one at a time.
+    `read` and `read_view` may be called from many threads, `embed_pixels` and `embed` from one
+    at a time.
     """
 
     def __init__(self, checkpoint: Checkpoint, engine: Engine, *, device: str) -> None:
@@ -96,6 +98,17 @@ class Embedder:
     def read(self, source: bytes | Path, limits: PhotoLimits = DEFAULT_LIMITS) -> Prepared:
         """Decode and prepare one photo; raises PhotoError."""
         photo = open_photo(source, min_side=self.preprocessing.min_side, limits=limits)
+        return self._prepared(photo)
+
+    def read_view(self, source: bytes | Path, *, kind: str, seed: int) -> Prepared:
+        """Decode a photo and prepare an edited view of it, as multigrain.views makes them.
+
+        Raises PhotoError and ViewError.
+        """
+        photo = open_photo(source, min_side=self.preprocessing.min_side)
+        return self._prepared(photo._replace(image=edited_view(photo.image, kind=kind, seed=seed)))
+
+    def _prepared(self, photo: Photo) -> Prepared:
         pixels = self.preprocessing.prepare(photo.image)
         return Prepared(
             pixels, photo.width, photo.height, photo.format, photo.exif_rotated, photo.taken

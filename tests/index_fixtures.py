@@ -13,11 +13,13 @@ from PIL import Image
 from index.builder import BuildReport, build_index
 from multigrain.embedder import Prepared
 from multigrain.errors import MultiGrainError
-from multigrain.photo import open_photo
+from multigrain.photo import Photo, open_photo
 from multigrain.transforms import Preprocessing
+from multigrain.views import VIEW_KINDS, edited_view
 
 DIM = 16
 _SIDE = 8
+VIEW_NOISE = 0.12  # 16 of them have a norm of about 0.5
 
 
 class StubEmbedder:
@@ -36,21 +38,30 @@ class StubEmbedder:
 
     def read(self, source: bytes | Path) -> Prepared:
         """Decode a photo to 8 x 8 pixels."""
+        return _small(open_photo(source))
+
+    def read_view(self, source: bytes | Path, *, kind: str, seed: int) -> Prepared:
+        """Decode a photo, edit it, and shrink it to 8 x 8 pixels."""
         photo = open_photo(source)
-        pixels = np.asarray(photo.image.resize((_SIDE, _SIDE)))
-        return Prepared(
-            pixels, photo.width, photo.height, photo.format, photo.exif_rotated, photo.taken
-        )
+        view = _small(photo._replace(image=edited_view(photo.image, kind=kind, seed=seed)))
+        return view._replace(pixels=view.pixels[None])  # views are told by their shape
 
     def embed_pixels(
         self, pixels: Sequence[NDArray[np.uint8]], batch_size: int = 8
     ) -> NDArray[np.float32]:
-        """Project the pixels; counts them."""
+        """Project the pixels; counts those of photos, not those of views."""
         assert batch_size > 0
-        self.num_embedded += len(pixels)
+        self.num_embedded += sum(one.ndim == 3 for one in pixels)
         centred = np.stack(pixels).reshape(len(pixels), -1) / 255 - 0.5
         rows = centred @ self._projection
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _small(photo: Photo) -> Prepared:
+    pixels = np.asarray(photo.image.resize((_SIDE, _SIDE)))
+    return Prepared(
+        pixels, photo.width, photo.height, photo.format, photo.exif_rotated, photo.taken
+    )
 
 
 class BrokenEmbedder(StubEmbedder):
@@ -60,7 +71,7 @@ class BrokenEmbedder(StubEmbedder):
         self, pixels: Sequence[NDArray[np.uint8]], batch_size: int = 8
     ) -> NDArray[np.float32]:
         """Project the pixels, or raise."""
-        if any(tuple(one[0, 0]) == (255, 0, 0) for one in pixels):
+        if any(tuple(one.reshape(-1)[:3]) == (255, 0, 0) for one in pixels):
             raise MultiGrainError("not finite")
         return super().embed_pixels(pixels, batch_size)
 
@@ -122,6 +133,15 @@ class VectorEmbedder(StubEmbedder):
         data = source if isinstance(source, bytes) else source.read_bytes()
         pixels = np.frombuffer(data[: DIM * 4], dtype=np.uint8)
         return Prepared(pixels, 1, 1, "VECTOR", exif_rotated=False)
+
+    def read_view(self, source: bytes | Path, *, kind: str, seed: int) -> Prepared:
+        """A vector at a cosine of about 0.9; the kind of edit does not matter."""
+        assert kind in VIEW_KINDS
+        stored = self.read(source)
+        noise = np.random.default_rng(seed).normal(scale=VIEW_NOISE, size=DIM)
+        row = stored.pixels.view(np.float32) + noise.astype(np.float32)
+        unit = (row / np.linalg.norm(row)).astype(np.float32)
+        return stored._replace(pixels=np.frombuffer(unit.tobytes(), dtype=np.uint8))
 
     def embed_pixels(
         self, pixels: Sequence[NDArray[np.uint8]], batch_size: int = 8

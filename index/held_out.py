@@ -1,0 +1,124 @@
+"""Held-out queries: edited views of stored photos, embedded as any query is.
+
+Letters: Q queries, D embedding.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.catalog_journal import Journal
+from index.catalog_reader import CatalogReader
+from index.layout import Layout
+from index.reading import PhotoEmbedder
+from multigrain.ahead import in_order
+from multigrain.cpus import num_cpus
+from multigrain.errors import MultiGrainError
+from multigrain.photo import PhotoError
+from multigrain.views import VIEW_KINDS
+
+NUM_QUERIES = 1000
+_BATCH = 8
+# A collection on a disk that is away must not be asked for every one of its photos.
+_MOST_TRIED = 4
+_NORM_TOLERANCE = 1e-2
+_SEED = 20190215
+
+_logger = logging.getLogger(__name__)
+
+Pixels = NDArray[np.uint8]
+
+
+def journal_queries(
+    layout: Layout, journal: Journal, embedder: PhotoEmbedder, live_ids: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Unit rows fp32 [Q, D] of views of a thousand of the contents a build is about to publish."""
+    # The copy has the indexes of a catalog, without which each look-up would read every photo.
+    copy = layout.catalogs / ".queries.tmp"
+    try:
+        journal.write_catalog(copy)
+        with closing(CatalogReader(copy)) as catalog:
+            return view_queries(
+                embedder,
+                catalog.read_photo,
+                live_ids,
+                num_queries=NUM_QUERIES,
+                num_threads=num_cpus(),
+                seed=_SEED,
+            )
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def view_queries(
+    embedder: PhotoEmbedder,
+    read_photo: Callable[[int], bytes | None],
+    live_ids: NDArray[np.int64],
+    *,
+    num_queries: int,
+    num_threads: int,
+    seed: int,
+) -> NDArray[np.float32]:
+    """Unit rows fp32 [Q, D] of edited views of random contents, at most one of each.
+
+    `read_photo` gives a content's bytes, None where no file holds them any more. What cannot be
+    read or embedded is passed over for another content, as long as four times `num_queries`
+    have not been tried; Q is smaller where too few are left.
+    """
+    most = min(len(live_ids), _MOST_TRIED * num_queries)
+    chosen = np.random.default_rng(seed).permutation(live_ids)[:most]
+    views = _views(embedder, read_photo, chosen.tolist(), num_threads=num_threads, seed=seed)
+    rows = list[NDArray[np.float32]]()
+    while len(rows) < num_queries and (pixels := list(islice(views, _BATCH))):
+        rows += _embedded(embedder, pixels)
+    found = np.array(rows[:num_queries], dtype=np.float32).reshape(-1, embedder.dim)
+    if len(found) < min(num_queries, len(live_ids)):
+        _logger.warning(
+            "%d of %d held-out photos can be read: the search is tuned on these",
+            len(found),
+            min(num_queries, len(live_ids)),
+        )
+    return found
+
+
+def _views(
+    embedder: PhotoEmbedder,
+    read_photo: Callable[[int], bytes | None],
+    ids: Sequence[int],
+    *,
+    num_threads: int,
+    seed: int,
+) -> Iterator[Pixels]:
+    """The model's input for a view of each content that can be read, in order."""
+
+    def view(numbered: tuple[int, int]) -> Pixels | None:
+        place, content_id = numbered
+        data = read_photo(content_id)
+        if data is None:
+            return None
+        # Photos take turns, so that a small collection too meets every kind of edit.
+        kind = VIEW_KINDS[place % len(VIEW_KINDS)]
+        try:
+            return embedder.read_view(data, kind=kind, seed=seed + content_id).pixels
+        except PhotoError:
+            return None
+
+    window = 4 * _BATCH + 2 * num_threads
+    for pixels in in_order(view, enumerate(ids), num_threads=num_threads, window=window):
+        if pixels is not None:
+            yield pixels
+
+
+def _embedded(embedder: PhotoEmbedder, pixels: Sequence[Pixels]) -> list[NDArray[np.float32]]:
+    try:
+        rows = embedder.embed_pixels(pixels, _BATCH)
+    except MultiGrainError:
+        if len(pixels) == 1:
+            return []
+        # One view the model gives nothing for must not cost its neighbours their place.
+        return [row for one in pixels for row in _embedded(embedder, [one])]
+    return [row for row in rows if abs(float(np.linalg.norm(row)) - 1) <= _NORM_TOLERANCE]
