@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -35,10 +35,11 @@ class QueryPhoto(NamedTuple):
 
 
 class Query(NamedTuple):
-    """Pixels to search with, and how many neighbours to find."""
+    """Pixels to search with, how many neighbours to find, and the recall; None: the tuned one."""
 
     pixels: npt.NDArray[np.uint8]
     num_neighbours: int
+    recall: float | None = None
 
 
 class Answer(NamedTuple):
@@ -70,12 +71,15 @@ class Engine:
         device: str,
         cache_dir: Path | None,
         max_batch: int,
+        mapped: bool = False,
     ) -> "Engine":
         """Open index and model, check that they belong together, warm up and ask the canaries.
 
+        `mapped` leaves the index's lists in their files.
+
         Raises MultiGrainError when the folder, the checkpoint or a canary is not as it should be.
         """
-        searcher = Searcher.open(index)
+        searcher = Searcher.open(index, mapped=mapped)
         try:
             path = checkpoint if checkpoint is not None else searcher.checkpoint_path
             embedder = Embedder.open(path, device=device, cache_dir=cache_dir)
@@ -115,8 +119,7 @@ class Engine:
             [query.pixels for query in queries], batch_size=self._max_batch
         )
         embedded_at = time.perf_counter()
-        num_neighbours = max(query.num_neighbours for query in queries)
-        found = self.searcher.search(embeddings, num_neighbours)
+        found = self._found(queries, embeddings)
         searched_at = time.perf_counter()
         num_of_shape = Counter(query.pixels.shape for query in queries)
         return [
@@ -128,6 +131,21 @@ class Engine:
             )
             for query, neighbours in zip(queries, found, strict=True)
         ]
+
+    def _found(
+        self, queries: Sequence[Query], embeddings: npt.NDArray[np.float32]
+    ) -> list[list[Neighbour]]:
+        """Neighbours of each query; those that ask for one recall are searched together."""
+        rows_of_recall: dict[float | None, list[int]] = defaultdict(list)
+        for row, query in enumerate(queries):
+            rows_of_recall[query.recall].append(row)
+        found: list[list[Neighbour]] = [[] for _ in queries]
+        for recall, rows in rows_of_recall.items():
+            num_neighbours = max(queries[row].num_neighbours for row in rows)
+            answers = self.searcher.search(embeddings[rows], num_neighbours, recall=recall)
+            for row, neighbours in zip(rows, answers, strict=True):
+                found[row] = neighbours
+        return found
 
     def close(self) -> None:
         """Close the index; the model goes with the process."""

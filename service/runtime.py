@@ -65,6 +65,7 @@ class Runtime:
                 device=settings.device,
                 cache_dir=settings.cache_dir,
                 max_batch=settings.max_batch,
+                mapped=settings.mapped,
             ),
         )
         batcher = Batcher[Query, Answer](

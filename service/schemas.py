@@ -15,6 +15,13 @@ class SearchOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: int = Field(10, ge=1, le=100, description="how many hits to return")
+    recall: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of the ten nearest photos to find, of those the index was measured at; "
+        "default: the one it was tuned to",
+    )
 
 
 class ThumbnailSize(IntEnum):

@@ -8,12 +8,13 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 from fastapi import APIRouter, Query, Request, Response
 from starlette.types import Receive
 
+from index.errors import RecallNotReachedError
 from index.searcher import Neighbour
 from service import schemas
 from service.batcher import DeadlineExceededError, Done
 from service.engine import Answer, QueryPhoto
 from service.engine import Query as EngineQuery
-from service.errors import ClientGoneError
+from service.errors import ClientGoneError, Fault, validation_problem
 from service.plain_json import plain_json, plain_text
 from service.runtime import Ready, Runtime
 from service.schemas import Hit, SearchOptions, SearchResponse, TimingMs
@@ -35,6 +36,7 @@ _BODY = {
                     "properties": {
                         "image": _PHOTO,
                         "limit": {"type": "integer", "minimum": 1, "maximum": 100, "default": 10},
+                        "recall": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
                     },
                 }
             },
@@ -92,15 +94,26 @@ async def _find(
         try:
             async with asyncio.timeout_at(deadline):
                 upload = await runtime.in_decoder(read_upload, content_type, body)
-                limit = merge_options(options, upload.fields).limit
+                merged = merge_options(options, upload.fields)
+                if merged.recall is not None:
+                    place = "form" if options.recall is None else "query"
+                    _require_recall(ready, merged.recall, place)
                 photo = await runtime.in_decoder(ready.engine.read, upload.photo, runtime.limits)
         except TimeoutError:
             raise DeadlineExceededError("the photo was not decoded before the deadline") from None
         decode_seconds = time.perf_counter() - started_at
     # One neighbour more than asked for tells whether there are more.
-    query = EngineQuery(photo.pixels, limit + 1)
+    query = EngineQuery(photo.pixels, merged.limit + 1, merged.recall)
     done = await ready.batcher.submit(query, deadline=deadline, request_id=request.state.request_id)
-    return _Found(photo, limit, done, decode_seconds)
+    return _Found(photo, merged.limit, done, decode_seconds)
+
+
+def _require_recall(ready: Ready, recall: float, place: str) -> None:
+    """Refuse a recall that no measured search reaches, before it is part of a batch."""
+    try:
+        ready.engine.searcher.require_recall(recall)
+    except RecallNotReachedError as error:
+        raise validation_problem([Fault(f"{place}.recall", str(error))]) from error
 
 
 async def until_client_leaves(work: Coroutine[Any, Any, T], receive: Receive) -> T:

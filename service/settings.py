@@ -15,6 +15,9 @@ class Settings(Config):
     checkpoint: Path | None = Field(
         None, description="checkpoint file; default: the copy in the index folder"
     )
+    mapped: bool = Field(
+        False, description="read the index's lists from their files as needed, not into memory"
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     device: str = Field("auto", description="auto, cpu or cuda")

@@ -118,4 +118,4 @@ def merge_options(in_query: SearchOptions, fields: Sequence[tuple[str, str]]) ->
     if twice:
         msg = "sent in the query string and in the form"
         raise validation_problem([Fault(f"form.{name}", msg) for name in sorted(twice)])
-    return in_form if in_form.model_fields_set else in_query
+    return in_query.model_copy(update=in_form.model_dump(exclude_unset=True))

@@ -293,9 +293,9 @@ def test_slow_body_and_late_answer_are_given_up(index_root: Path, jpeg: Jpeg) ->
         engine = opened(hasty).engine
         search = engine.searcher.search
 
-        def slow_search(*given: Any) -> Any:
+        def slow_search(*given: Any, **named: Any) -> Any:
             time.sleep(0.3)
-            return search(*given)
+            return search(*given, **named)
 
         engine.searcher.search = slow_search
         check_problem(hasty.search(jpeg(0)), "deadline_exceeded")

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 from service_running import Service
 
+from index.manifest import CurvePoint, SearchPart
 from index.searcher import Neighbour
 from service.engine import Query
 
@@ -91,6 +93,92 @@ def test_fewer_hits_than_asked_for_when_fewer_exist(service: Service, jpeg: Jpeg
     assert len({hit["id"] for hit in answer["results"]}) == NUM_PHOTOS
 
 
+@pytest.fixture
+def tuned(service: Service, monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
+    """The index as if it had been measured at two depths; collects the recalls searched with."""
+    assert service.server.runtime.opened is not None
+    searcher = service.server.runtime.opened.engine.searcher
+    points = [
+        CurvePoint(nprobe=n, rerank=20, recall=r, recall_lower=r, microseconds=n)
+        for n, r in ((2, 0.9), (8, 0.98))
+    ]
+    searched, search = list[float | None](), searcher.search
+
+    def noted(*given: Any, recall: float | None) -> list[list[Neighbour]]:
+        searched.append(recall)
+        return search(*given, recall=recall)
+
+    changed = {"factory": "IVF8,SQ8", "search": SearchPart(nprobe=2, rerank=20, curve=points)}
+    monkeypatch.setattr(searcher, "manifest", searcher.manifest.model_copy(update=changed))
+    monkeypatch.setattr(searcher, "search", noted)
+    return searched
+
+
+def test_a_recall_is_asked_for_in_the_query_or_the_form(
+    service: Service, jpeg: Jpeg, tuned: list[float | None]
+) -> None:
+    """Each request is searched as it asks; beside it `limit` may stand in the other place."""
+    assert service.search(jpeg(0), recall=0.95).status_code == 200
+    assert service.search(jpeg(0)).status_code == 200
+    answer = service.client.post(
+        "/search?limit=3", files={"image": jpeg(0)}, data={"recall": "0.5"}
+    ).json()
+    assert tuned == [0.95, None, 0.5]
+    assert answer["count"] == 3
+
+
+@pytest.mark.parametrize("place", ["query", "form"])
+def test_a_recall_out_of_reach_is_refused_naming_those_there_are(
+    service: Service, jpeg: Jpeg, tuned: list[float | None], place: str
+) -> None:
+    """422 before anything is searched."""
+    files, wanted = {"image": jpeg(0)}, {"recall": "0.99"}
+    response = (
+        service.client.post("/search", files=files, params=wanted)
+        if place == "query"
+        else service.client.post("/search", files=files, data=wanted)
+    )
+    assert response.status_code == 422
+    (fault,) = response.json()["errors"]
+    assert fault["loc"] == f"{place}.recall"
+    assert "0.9, 0.98" in fault["msg"]
+    assert tuned == []
+
+
+@pytest.mark.parametrize("recall", ["0", "-1", "1.1", "nan", "much"])
+def test_a_recall_that_is_none_is_refused(service: Service, jpeg: Jpeg, recall: str) -> None:
+    """As any other parameter out of range."""
+    response = service.client.post("/search", files={"image": jpeg(0)}, params={"recall": recall})
+    assert (response.status_code, response.json()["code"]) == (422, "validation")
+
+
+def test_recall_is_described(service: Service) -> None:
+    """In the query string and as a form field."""
+    described = service.client.get("/openapi.json").json()["paths"]["/search"]["post"]
+    assert "recall" in [one["name"] for one in described["parameters"]]
+    form = described["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form["properties"]["recall"]["type"] == "number"
+
+
+def test_an_engine_searches_each_query_at_its_own_recall(
+    service: Service, draw: Callable[[int], Image.Image], tuned: list[float | None]
+) -> None:
+    """A batch of different recalls is searched once for each; answers stay with their queries."""
+    assert service.server.runtime.opened is not None
+    engine = service.server.runtime.opened.engine
+    recalls = [0.9, None, 0.9, 0.5]
+    pixels = [engine.embedder.preprocessing.prepare(draw(seed)) for seed in range(4)]
+    answers = engine.answer(
+        [
+            Query(one, 1 + row, recall)
+            for row, (one, recall) in enumerate(zip(pixels, recalls, strict=True))
+        ]
+    )
+    assert tuned == [0.9, None, 0.5]
+    assert [answer.neighbours[0].id for answer in answers] == [0, 1, 2, 3]
+    assert [len(answer.neighbours) for answer in answers] == [1, 2, 3, 4]
+
+
 def test_metadata_that_json_cannot_say_is_mended_not_a_500(
     service: Service, jpeg: Jpeg, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +192,7 @@ def test_metadata_that_json_cannot_say_is_mended_not_a_500(
         "ok": "ä😀",
     }
 
-    def odd_neighbours(*_given: object) -> list[list[Neighbour]]:
+    def odd_neighbours(*_given: object, **_named: object) -> list[list[Neighbour]]:
         return [[Neighbour(0, 1.0, "caf\udce9.jpg", odd)]]
 
     monkeypatch.setattr(searcher, "search", odd_neighbours)
