@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from index.bare_words import with_flag
 from multigrain.config import Config, ConfigError
 from multigrain.program import load_config, run_main
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from index.searcher import Neighbour, Searcher
 
 PROG = "index.search"
-_SWITCHES = ("--help", "--print-config", "-h")
+_LONG_FORMS = {"--json": ["--output", "json"]}
 
 
 class SearchConfig(Config):
@@ -25,6 +26,11 @@ class SearchConfig(Config):
     index: Path = Field(description="index folder")
     photo: Path = Field(description="photo to search with; may be given without the flag")
     limit: int = Field(default=10, ge=1, description="neighbours to print")
+    where: list[str] = Field(
+        default=[],
+        description="condition that the photos found must meet, like label=cat or "
+        "'taken_at>=2019,width>1000'; repeatable",
+    )
     recall: float | None = Field(
         default=None,
         gt=0,
@@ -58,16 +64,9 @@ def _config(argv: Sequence[str]) -> SearchConfig:
 
 def _with_flags(argv: Sequence[str]) -> list[str]:
     """Spell out the two short forms, a bare photo and --json; raises ConfigError for two photos."""
-    spelled, is_value = list[str](), False
-    for word in argv:
-        if word == "--json":
-            spelled += ["--output", "json"]
-        elif word.startswith("-") or is_value:
-            spelled.append(word)
-        else:
-            spelled += ["--photo", word]
-        is_flag = word.startswith("--") and not is_value
-        is_value = is_flag and "=" not in word and word not in ("--json", *_SWITCHES)
+    switches = ("--json", "--mapped", "--no-mapped")
+    words = with_flag("--photo", argv, switches=switches)
+    spelled = [part for word in words for part in _LONG_FORMS.get(word, [word])]
     num_photos = sum(word == "--photo" or word.startswith("--photo=") for word in spelled)
     if num_photos > 1:
         raise ConfigError(f"{num_photos} photos given: search with one photo at a time")
@@ -77,14 +76,17 @@ def _with_flags(argv: Sequence[str]) -> list[str]:
 def _search(config: SearchConfig) -> int:
     # Here, so that --help does not wait for torch.
     from index.searcher import Searcher
+    from index.where import parse_filters
     from multigrain.embedder import Embedder
 
+    filters = parse_filters(config.where)
     searcher = Searcher.open(config.index, mapped=config.mapped)
     try:
+        allowed = searcher.matching(filters) if filters else None
         embedder = Embedder.open(searcher.checkpoint_path, device=config.device)
         searcher.require_model(embedder)
         (neighbours,) = searcher.search(
-            embedder.embed([config.photo]), config.limit, recall=config.recall
+            embedder.embed([config.photo]), config.limit, recall=config.recall, allowed=allowed
         )
         print(_answer(neighbours, searcher, config.output))
     finally:

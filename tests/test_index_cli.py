@@ -190,3 +190,24 @@ def test_a_checkpoint_that_was_exchanged_is_refused(
     save_checkpoint(held, MultiGrain.build(document), document)
     assert search_main(["--index", str(out), str(photos / "0.png")]) == 2
     assert "built with checkpoint" in capsys.readouterr().err
+
+
+def test_a_search_finds_only_what_meets_the_conditions(
+    photos: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Several `--where` all hold; a bare photo may stand anywhere; a wrong condition is named."""
+    for number in (1, 3, 5):
+        (photos / "odd").mkdir(exist_ok=True)
+        (photos / f"{number}.png").rename(photos / "odd" / f"{number}.png")
+    out = tmp_path / "index"
+    build_main(flags(photos, tiny_checkpoint, out))
+    capsys.readouterr()
+    photo = str(photos / "0.png")
+    words = ["--index", str(out), "--where", "label=odd", "--mapped", photo, "--where", "width=80"]
+    assert search_main(words) == 0
+    found = [line.split()[2] for line in capsys.readouterr().out.splitlines()]
+    assert sorted(found) == ["odd/1.png", "odd/3.png", "odd/5.png"]
+    assert search_main(["--index", str(out), "--where", "width>80,label=odd", photo, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert search_main(["--index", str(out), "--where", "colour=red", photo]) == 2
+    assert "no such column" in capsys.readouterr().err
