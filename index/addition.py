@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from index.builder import BuildReport, build_index
+from index.builder import TARGET_RECALL, BuildReport, build_index
 from index.errors import IndexFolderError
 from index.photo_file import read_photo_file
 from index.reading import PhotoEmbedder
@@ -40,12 +40,14 @@ def add_photos(
         _write_list(shop, files)
         shop.journal.give_up(hashes, root=str(shop.layout.added))
         layout, factory = shop.layout, shop.parent.factory
+        target = shop.parent.search.target or TARGET_RECALL
     return build_index(
         [layout.added],
         layout.checkpoint(embedder.fingerprint),
         layout.root,
         embedder,
         factory=factory,
+        target_recall=target,
         decode_threads=decode_threads,
         steps=steps,
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from index.catalog_journal import Journal
 from index.errors import IndexFolderError
+from index.faiss_module import load_faiss
 from index.live import live_flags
 from index.photo_file import read_photo_file
 from index.stages import publish_generation
@@ -39,6 +40,7 @@ def remove_photos(
     No build brings them back while the same bytes lie there; `add_photos` does. Raises
     IndexFolderError for what is not there, and for a folder whose build was cut off.
     """
+    load_faiss()
     with reopen_workshop(root, steps=steps) as shop:
         assert shop.parent is not None
         chosen = [*ids, *_at_paths(shop.journal, paths), *_with_bytes(shop.journal, photos)]

@@ -278,3 +278,15 @@ def test_a_removed_photo_stays_away_when_its_shard_is_dropped(photos: Path, out:
     assert sorted(paths(out)) == [0, 1, 2, 3]
     add_photos(out, [photos / "0009.png"], embedder)
     assert sorted(paths(out)) == [0, 1, 2, 3, 5]
+
+
+def test_adding_keeps_the_recall_that_was_asked_for(photos: Path, out: Path) -> None:
+    """A build with another target would tune again."""
+    build(photos, out, factory="IVF1,SQfp16", target_recall=0.5)
+    extra = write_photos(photos.parent / "extra", [7])
+    add_photos(out, [extra / "0007.png"], StubEmbedder())
+    with closing(Searcher.open(out)) as searcher:
+        assert searcher.manifest.search.target == 0.5
+    remove_photos(out, ids=[0])
+    with closing(Searcher.open(out)) as searcher:
+        assert searcher.manifest.search.target == 0.5
