@@ -74,6 +74,20 @@ def test_a_build_without_the_gpu_asked_for_runs_on_the_cpu_and_says_so(
     assert "GPU" not in capsys.readouterr().err
 
 
+def test_a_photo_behind_mapped_is_the_photo(
+    photos: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The switch takes no value; answers are those of lists in memory, at any recall here."""
+    out = tmp_path / "index"
+    build_main(flags(photos, tiny_checkpoint, out))
+    photo = str(photos / "3.png")
+    capsys.readouterr()
+    assert search_main(["--index", str(out), photo]) == 0
+    expected = capsys.readouterr().out
+    assert search_main(["--index", str(out), "--recall", "0.9", "--mapped", photo]) == 0
+    assert capsys.readouterr().out == expected
+
+
 def test_more_bad_photos_than_allowed_exit_with_3_after_publishing(
     photos: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
