@@ -90,17 +90,18 @@ def _explore(at: Callable[[int, int], CurvePoint], *, nlist: int, recall: float)
         # More candidates take longer, so they are of use only with fewer lists.
         if has_reached and (most == 0 or at(most, rerank).recall_lower < recall):
             return
-        fewest = _fewest_lists(lambda nprobe: at(nprobe, rerank), most=most, recall=recall)  # noqa: B023
-        if fewest is not None:
-            most, has_reached = fewest - 1, True
+        too_few = _too_few_lists(lambda nprobe: at(nprobe, rerank), most=most, recall=recall)  # noqa: B023
+        if too_few is not None:
+            most, has_reached = too_few, True
     if not has_reached:
         at(nlist, RERANKS[-1])
 
 
-def _fewest_lists(at: Callable[[int], CurvePoint], *, most: int, recall: float) -> int | None:
-    """About the fewest lists, up to `most`, that reach a recall: doubled, then halved between.
+def _too_few_lists(at: Callable[[int], CurvePoint], *, most: int, recall: float) -> int | None:
+    """The most lists measured that miss a recall which a few more reach: doubled, then halved.
 
-    Given up where four times the lists add nothing: what is missing then is lost by the code.
+    None where up to `most` do not reach it, or four times the lists add nothing: what is missing
+    then is lost by the code.
     """
     low, high = 0, 1
     while at(high).recall_lower < recall:
@@ -113,7 +114,7 @@ def _fewest_lists(at: Callable[[int], CurvePoint], *, most: int, recall: float) 
             low = middle
         else:
             high = middle
-    return high
+    return low
 
 
 class _Bench:
