@@ -140,10 +140,13 @@ lint: install-dev
 
 # --- benchmarks -------------------------------------------------------------------------------
 
-.PHONY: bench-embedding bench-quality bench-trainer bench-ablation
+.PHONY: bench-embedding bench-index bench-quality bench-trainer bench-ablation
 bench-embedding: install-dev  ## speed of the engine and of index.build
 	status=0; $(BIN)/python -m benchmarks.embedding || status=1; \
 	  $(BIN)/python -m benchmarks.index_build || status=1; exit $$status
+
+bench-index: install-dev  ## the index: rates, recall, searches, changes; FULL=1: the whole protocol
+	$(BIN)/python -m benchmarks.index $(if $(FULL),--full)
 
 bench-quality: install-dev  ## retrieval quality on the real photos of DATA
 	$(BIN)/python -m benchmarks.quality --data $(call quote,$(DATA)) --out build/quality --table docs/quality.md

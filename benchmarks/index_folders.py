@@ -1,0 +1,81 @@
+"""Index folders of synthetic rows, built by `build_index`."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.index_data import FileEmbedder, write_rows
+from index.builder import BuildReport, build_index
+from index.layout import Layout
+from index.manifest import Manifest
+from index.ranker import Ranker
+from index.searcher import Searcher
+from index.stages import Stage
+from index.store import unpack_live
+
+
+class Folder(NamedTuple):
+    """Files that stand for rows, and the index of them."""
+
+    photos: Path
+    root: Path
+    checkpoint: Path
+
+    def build(
+        self,
+        *,
+        first: Stage = Stage.SCAN,
+        last: Stage = Stage.PUBLISH,
+        shard_rows: int = 1_000_000,
+    ) -> BuildReport:
+        """Run the stages of a build over the files."""
+        return build_index(
+            [self.photos],
+            self.checkpoint,
+            self.root,
+            FileEmbedder(),
+            first=first,
+            last=last,
+            shard_rows=shard_rows,
+        )
+
+    def manifest(self) -> Manifest:
+        """The live generation's manifest."""
+        searcher = Searcher.open(self.root)
+        searcher.close()
+        return searcher.manifest
+
+    def ranker(self) -> Ranker:
+        """The live generation's ranker, without its catalog."""
+        return ranker_of(Layout(self.root), self.manifest())
+
+
+def ranker_of(layout: Layout, manifest: Manifest) -> Ranker:
+    """A generation's ranker."""
+    bitmap = np.fromfile(layout.root / manifest.tombstones.file, dtype=np.uint8)
+    return Ranker(
+        layout,
+        codebook=manifest.codebook,
+        shards=manifest.shards,
+        live=unpack_live(bitmap, num_ids=manifest.counts.next_id),
+        dim=manifest.model.D,
+    )
+
+
+def folder_of(scratch: Path, rows: NDArray[np.float32], *, order: NDArray[np.int64]) -> Folder:
+    """Files of rows in an order, to be built from."""
+    photos = write_rows(scratch / "photos", rows, order=order)
+    checkpoint = scratch / "checkpoint"
+    checkpoint.write_bytes(b"rows stand in files: there is no model")
+    return Folder(photos, scratch / "index", checkpoint)
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that a piece of work takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
