@@ -20,7 +20,7 @@ RANK = 256
 CLASSES = 200
 VIEWS_PER_INSTANCE = 3
 DECAY = 0.7  # of the spectrum: the deviation of direction i is i ** -DECAY
-INSTANCE_SHARE, VIEW_SHARE = 0.5, 0.35  # deviations beside a class's
+INSTANCE_SHARE, VIEW_SHARE = 0.5, 0.15  # deviations beside a class's
 
 
 class Views(NamedTuple):

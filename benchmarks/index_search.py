@@ -19,13 +19,14 @@ from benchmarks.index_folders import Folder, folder_of
 from benchmarks.report import Target
 from index.manifest import SearchPart
 from index.ranker import Ranker
-from index.tune import RERANKS, tune
+from index.tune import tune
 
 K = 10
 BATCH = 32
 REPEATS = 5
 TARGETS = (0.95, 0.99)
 TUNING_QUERIES = 1000
+SWEPT_RERANKS, SWEPT_NPROBES = (20, 50), (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 COSINE_ERROR = 5e-6
 
 Queries = NDArray[np.float32]
@@ -92,6 +93,7 @@ class _Raw:
         self._rows = np.memmap(lists.with_name("emb.f16"), np.float16, "r").reshape(
             self.index.ntotal, -1
         )
+        self._norms = np.linalg.norm(self._rows.astype(np.float32), axis=1)
 
     def search_at(self, nprobe: int, rerank: int) -> Search:
         """A search of so many lists that re-scores so many candidates."""
@@ -100,7 +102,7 @@ class _Raw:
         def search(queries: Queries) -> NDArray[np.float32]:
             _, ids = self.index.search(queries, rerank, params=params)
             rows = self._rows[np.maximum(ids, 0)].astype(np.float32)
-            scores = np.einsum("qkd,qd->qk", rows, queries)
+            scores = np.einsum("qkd,qd->qk", rows, queries) / self._norms[ids]
             scores[ids < 0] = -1
             best = np.argsort(-scores, axis=1, kind="stable")[:, :K]
             found: NDArray[np.float32] = np.take_along_axis(scores, best, axis=1)
@@ -108,24 +110,20 @@ class _Raw:
 
         return search
 
-    def grid(self) -> Iterator[tuple[int, int]]:
-        """Every point of the sweep."""
-        nprobe = 1
-        while nprobe <= min(self.index.nlist, 64):
-            for rerank in RERANKS:
-                yield nprobe, rerank
-            nprobe += 1 if nprobe < 4 else nprobe // 2
-
 
 def _best_point(
     raw: _Raw, queries: Queries, least: NDArray[np.float32], target: float
 ) -> tuple[int, int]:
-    """The fastest point of the sweep that has the recall."""
-    rates = {
-        point: rate(raw.search_at(*point), queries)
-        for point in raw.grid()
-        if recall_of(raw.search_at(*point), queries, least) >= target
-    }
+    """The fastest search of the sweep that has the recall: of each depth the fewest lists."""
+    rates = dict[tuple[int, int], float]()
+    for rerank in SWEPT_RERANKS:
+        for nprobe in SWEPT_NPROBES:
+            search = raw.search_at(nprobe, rerank)
+            if recall_of(search, queries, least) >= target:
+                rates[nprobe, rerank] = rate(search, queries)
+                break
+    if not rates:
+        raise ValueError(f"no search of the sweep reaches recall {target}: {raw.index.nlist} lists")
     return max(rates, key=lambda point: rates[point])
 
 
