@@ -20,11 +20,12 @@ NEIGHBOURS = 10
 HYDRATIONS = 300
 _TABLE = """
 CREATE TABLE photo (photo_id INTEGER PRIMARY KEY, collection_id INTEGER, path TEXT, dev INTEGER,
-  ino INTEGER, size INTEGER, mtime_ns INTEGER, error TEXT, seen INTEGER, attributes TEXT, label TEXT,
-  UNIQUE (collection_id, path))
+  ino INTEGER, size INTEGER, mtime_ns INTEGER, error TEXT, seen INTEGER, attributes TEXT,
+  label TEXT, UNIQUE (collection_id, path))
 """
 _INSERT = (
-    "INSERT INTO photo (collection_id, path, dev, ino, size, mtime_ns, error, attributes, label, seen) "
+    "INSERT INTO photo "
+    "(collection_id, path, dev, ino, size, mtime_ns, error, attributes, label, seen) "
     "VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, 1)"
 )
 _PRAGMAS = "PRAGMA page_size=8192; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"
