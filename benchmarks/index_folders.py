@@ -12,8 +12,8 @@ from benchmarks.index_data import FileEmbedder, write_rows
 from index.builder import BuildReport, build_index
 from index.layout import Layout
 from index.manifest import Manifest
-from index.ranker import Ranker
 from index.searcher import Searcher
+from index.searching.ranker import Ranker
 from index.stages import Stage
 from index.store import unpack_live
 

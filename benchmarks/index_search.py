@@ -18,8 +18,8 @@ from benchmarks.index_data import Views
 from benchmarks.index_folders import Folder, folder_of
 from benchmarks.report import Target
 from index.manifest import SearchPart
-from index.ranker import Ranker
-from index.tune import tune
+from index.searching.ranker import Ranker
+from index.tuning.tune import tune
 
 K = 10
 BATCH = 32

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _add(config: AddConfig) -> int:
     # Here, so that --help does not wait for torch.
-    from index.addition import add_photos
+    from index.changes.addition import add_photos
     from index.current import live_manifest
     from index.layout import Layout
     from multigrain.embedder import Embedder

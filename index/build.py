@@ -13,8 +13,8 @@ from multigrain.program import load_config, run_main
 
 if TYPE_CHECKING:
     from index.builder import BuildReport
+    from index.collection.reading import PhotoEmbedder
     from index.manifest import SearchPart
-    from index.reading import PhotoEmbedder
 
 PROG = "index.build"
 EXIT_TOO_MANY_BAD = 3

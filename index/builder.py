@@ -5,17 +5,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from index.codebook.footprint import Expected, MemoryCheck
+from index.codebook.memory import PeakMemory
+from index.codebook.train import Codebook
+from index.collection.reading import PhotoEmbedder
+from index.collection.sources import Source, open_source
 from index.embed import EmbedReport
 from index.encode import row_ranges
 from index.errors import IndexFolderError
 from index.faiss_module import load_faiss
 from index.faiss_train import num_lists
-from index.footprint import Expected, MemoryCheck
 from index.manifest import Manifest, SearchPart
-from index.memory import PeakMemory
 from index.merge import merge_shards
-from index.reading import PhotoEmbedder
-from index.sources import Source, open_source
 from index.stages import (
     Stage,
     embed_photos,
@@ -29,7 +30,6 @@ from index.stages import (
     tune_search,
 )
 from index.steps import Steps, no_steps
-from index.train import Codebook
 from index.workshop import Workshop, open_workshop
 from multigrain.cpus import num_cpus
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from index.catalog import content, photo
 from index.catalog_engine import FOLDER
-from index.where import ATTRIBUTES, Filter, Kind, checked
+from index.searching.where import ATTRIBUTES, Filter, Kind, checked
 
 _COMPARISONS: dict[str, Callable[..., ColumnElement[bool]]] = {
     "=": operator.eq,

@@ -16,9 +16,9 @@ from index.catalog import photo_file
 from index.catalog_engine import open_catalog_engine
 from index.catalog_filters import conditions, stored_columns
 from index.catalog_ids import live_ids
+from index.collection.photo_file import read_photo_file
 from index.errors import IndexFolderError
-from index.photo_file import read_photo_file
-from index.where import Filter
+from index.searching.where import Filter
 from multigrain.photo import PhotoError
 
 # The ids come as one JSON array: however many there are, the statement is the same, so that

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.catalog_journal import Journal, NewContent, Outcome
-from index.known import KnownContents
+from index.collection.known import KnownContents
+from index.collection.reading import PhotoEmbedder, ReadPhoto, read_photo
 from index.layout import Layout
-from index.reading import PhotoEmbedder, ReadPhoto, read_photo
 from index.staging import StagingWriter, recover
 from index.steps import Steps
 from multigrain.ahead import in_order

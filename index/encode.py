@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from index.catalog_generations import ShardRecord
 from index.catalog_journal import Journal
+from index.codebook.rotation import Rotation
 from index.errors import IndexFolderError
 from index.faiss_encode import EncodedShard, encode_rows
 from index.layout import Layout
 from index.manifest import canonical_json
-from index.rotation import Rotation
 from index.rows import RowRange
 from index.steps import Steps
 from index.store import (

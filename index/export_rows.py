@@ -16,10 +16,10 @@ from index.catalog_reader import CatalogReader
 from index.current import live_manifest
 from index.errors import IndexFolderError
 from index.layout import Layout
-from index.live import live_flags
 from index.lock import open_shared
 from index.manifest import Manifest
 from index.rows import RowRange, StoredRows
+from index.searching.live import live_flags
 from index.store import EMBEDDING_DTYPE, Rows16
 from multigrain.files import write_via_temporary
 

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from index.codebook.kmeans import nearest_on
+from index.codebook.rotation import Rotation
 from index.errors import IndexFolderError
 from index.faiss_module import coarse_of, load_faiss, read_faiss, require_rows
-from index.kmeans import nearest_on
-from index.rotation import Rotation
 from index.store import FileDigest, FileRecord, Rows16
 
 BLOCK_ROWS = 65_536

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from index.codebook.kmeans import TWO_LEVELS_FROM, Clusters, spherical_kmeans, two_level_kmeans
+from index.codebook.rotation import Rotation
 from index.errors import IndexFolderError
 from index.faiss_module import coarse_of, load_faiss, write_faiss
-from index.kmeans import TWO_LEVELS_FROM, Clusters, spherical_kmeans, two_level_kmeans
-from index.rotation import Rotation
 from index.store import Rows16
 
 # faiss trains more kinds than it searches by preassigned lists and a bitmap of live rows (LSQ, RQ);

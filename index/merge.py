@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.catalog_generations import ShardRecord
+from index.codebook.train import Codebook
 from index.encode import (
     begin_shard,
     install_shard,
@@ -24,7 +25,6 @@ from index.faiss_merge import merge_codes
 from index.layout import Layout
 from index.rows import RowRange
 from index.store import EMBEDDING_DTYPE, ShardDocument, pack_live, unpack_live
-from index.train import Codebook
 from index.workshop import Workshop
 from multigrain.files import sha256_of
 

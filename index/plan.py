@@ -8,22 +8,22 @@ from typing import NamedTuple
 
 from index.catalog_plan import Difference, compare
 from index.catalog_scan import FoundPhoto
-from index.current import current_manifest
-from index.errors import OtherCheckpointError
-from index.faiss_train import TRAIN_ROWS_PER_LIST, list_shape
-from index.footprint import (
+from index.codebook.footprint import (
     Footprint,
     building_bytes,
     choose_factory,
     footprint,
     human_bytes,
 )
-from index.kmeans import NUM_ITERATIONS, TWO_LEVELS_FROM
+from index.codebook.kmeans import NUM_ITERATIONS, TWO_LEVELS_FROM
+from index.collection.reading import PhotoEmbedder
+from index.collection.sources import Source, open_source, scan
+from index.current import current_manifest
+from index.errors import OtherCheckpointError
+from index.faiss_train import TRAIN_ROWS_PER_LIST, list_shape
 from index.layout import Layout
 from index.manifest import Manifest
 from index.rates import embed_rate, index_rates
-from index.reading import PhotoEmbedder
-from index.sources import Source, open_source, scan
 from index.store import require_size
 from multigrain.cpus import num_cpus
 from multigrain.progress import duration

@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index.canaries import choose_canaries
 from index.catalog_generations import ShardRecord
 from index.catalog_journal import Journal
+from index.codebook.factory import is_exact
+from index.codebook.train import Codebook, codebook_files
 from index.current import read_current, write_current, write_manifest
 from index.encode import read_shard
 from index.errors import IndexFolderError
-from index.factory import is_exact
 from index.layout import Layout
 from index.manifest import CountsPart, FilePart, Manifest, ModelPart, ShardPart
-from index.ranker import Ranker
+from index.searching.canaries import choose_canaries
+from index.searching.ranker import Ranker
 from index.steps import Steps
 from index.store import pack_live, require_size, unpack_live, write_whole
-from index.train import Codebook, codebook_files
-from index.tuned import last_tuned
+from index.tuning.tuned import last_tuned
 from multigrain.files import sha256_of, write_via_temporary
 
 _logger = logging.getLogger(__name__)

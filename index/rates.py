@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from index.codebook.kmeans import NUM_ITERATIONS, spherical_kmeans
+from index.codebook.rotation import Rotation, needs_rotation
+from index.collection.photo_file import read_photo_file
+from index.collection.reading import PhotoEmbedder
 from index.faiss_encode import encode_rows
 from index.faiss_train import train_codebook
-from index.kmeans import NUM_ITERATIONS, spherical_kmeans
-from index.photo_file import read_photo_file
-from index.reading import PhotoEmbedder
-from index.rotation import Rotation, needs_rotation
 from multigrain.photo import DEFAULT_LIMITS, PhotoError
 
 _NUM_ROWS, _NUM_LISTS = 4096, 64

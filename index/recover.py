@@ -39,7 +39,7 @@ def _recover(config: RecoverConfig) -> int:
     # Here, so that --help does not wait for torch.
     from index.current import live_manifest
     from index.layout import Layout
-    from index.recovery import recover_index
+    from index.upkeep.recovery import recover_index
     from multigrain.cpus import num_cpus
     from multigrain.embedder import Embedder
 

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _remove(config: RemoveConfig) -> int:
     # Here, so that --help does not wait for faiss.
-    from index.removal import remove_photos
+    from index.changes.removal import remove_photos
 
     report = remove_photos(config.index, ids=config.id_, paths=config.path, photos=config.photo)
     print(

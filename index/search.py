@@ -76,7 +76,7 @@ def _with_flags(argv: Sequence[str]) -> list[str]:
 def _search(config: SearchConfig) -> int:
     # Here, so that --help does not wait for torch.
     from index.searcher import Searcher
-    from index.where import parse_filters
+    from index.searching.where import parse_filters
     from multigrain.embedder import Embedder
 
     filters = parse_filters(config.where)

@@ -8,21 +8,21 @@ from typing import Any, BinaryIO, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from index.canaries import check_embeddings, replay
 from index.catalog_reader import CatalogReader
+from index.collection.reading import PhotoEmbedder
 from index.current import Pointer, checked_manifest, pointers, read_current
-from index.curve import search_depth
 from index.encode import read_shard
 from index.errors import IndexFolderError
 from index.faiss_module import load_faiss
 from index.layout import Layout
-from index.live import live_flags
 from index.lock import open_shared
 from index.manifest import Manifest
-from index.ranker import Ranker
-from index.reading import PhotoEmbedder
+from index.searching.canaries import check_embeddings, replay
+from index.searching.live import live_flags
+from index.searching.ranker import Ranker
+from index.searching.where import Filter
 from index.store import require_size
-from index.where import Filter
+from index.tuning.curve import search_depth
 
 _logger = logging.getLogger(__name__)
 

@@ -7,25 +7,25 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from index.balance import warn_of_imbalance
+from index.codebook.balance import warn_of_imbalance
+from index.codebook.factory import is_exact
+from index.codebook.footprint import Expected, building_bytes, choose_factory, footprint
+from index.codebook.train import Codebook, cut_files, find_codebook, train_live
+from index.collection.reading import PhotoEmbedder
+from index.collection.sources import Source, scan
 from index.embed import EmbedReport, embed_pending
 from index.encode import encode_missing, require_encoded, row_ranges
 from index.errors import IndexFolderError
-from index.factory import is_exact
-from index.footprint import Expected, building_bytes, choose_factory, footprint
-from index.held_out import journal_queries
 from index.manifest import Manifest
 from index.publish import is_due, publish, shard_parts, write_quarantine
-from index.ranker import Ranker
-from index.reading import PhotoEmbedder
-from index.restore import restage_lists, restore_rows
 from index.retire import retire
 from index.rows import StoredRows
-from index.sources import Source, scan
+from index.searching.ranker import Ranker
 from index.store import pack_live, unpack_live
-from index.train import Codebook, cut_files, find_codebook, train_live
-from index.tune import tune
-from index.tuned import forget_tuned, is_tuning_due, last_tuned, write_tuned
+from index.tuning.held_out import journal_queries
+from index.tuning.tune import tune
+from index.tuning.tuned import forget_tuned, is_tuning_due, last_tuned, write_tuned
+from index.upkeep.restore import restage_lists, restore_rows
 from index.workshop import Workshop
 from multigrain.cpus import num_cpus
 from multigrain.progress import Progress

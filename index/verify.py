@@ -13,9 +13,9 @@ from multigrain.config import Config
 from multigrain.program import load_config, run_main
 
 if TYPE_CHECKING:
-    from index.check import Found
     from index.layout import Layout
-    from index.repair import Repair
+    from index.upkeep.check import Found
+    from index.upkeep.repair import Repair
 
 PROG = "index.verify"
 EXIT_DAMAGED = 1
@@ -51,9 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _verify(config: VerifyConfig) -> int:
     # Here, so that --help does not wait for faiss.
-    from index.check import check_folder
     from index.faiss_module import load_faiss
     from index.layout import Layout
+    from index.upkeep.check import check_folder
 
     load_faiss()
     layout = Layout(config.index.absolute())
@@ -66,9 +66,9 @@ def _verify(config: VerifyConfig) -> int:
 
 
 def _repaired(layout: "Layout", found: "Found", *, deep: bool) -> tuple[list["Repair"], "Found"]:
-    from index.check import check_folder
     from index.lock import builder_lock
-    from index.repair import repair
+    from index.upkeep.check import check_folder
+    from index.upkeep.repair import repair
 
     done = dict[Path, "Repair"]()
     with builder_lock(layout.lock):

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from index.catalog_journal import Journal
+from index.collection.reading import PhotoEmbedder
 from index.current import current_manifest, live_manifest
 from index.layout import Layout
 from index.lock import builder_lock
 from index.manifest import Manifest, ModelPart
 from index.prepare import open_journal, take_checkpoint
-from index.reading import PhotoEmbedder
 from index.steps import Steps, no_steps
 from index.store import remove_temporaries
 

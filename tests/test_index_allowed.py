@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from index_fixtures import VectorEmbedder, build, exact_neighbours, random_units, write_vectors
 
-import index.filters
+import index.searching.filters
 from index.errors import IndexFolderError
-from index.filters import plan_filter
 from index.searcher import Neighbour, Searcher
+from index.searching.filters import plan_filter
 
 NUM_ROWS = 360
 EVERY_LIST = 10**6

@@ -22,10 +22,10 @@ from index_fixtures import (
 )
 from PIL import Image
 
+from index.collection.photo_file import read_photo_file
+from index.collection.sources import open_source, scan
 from index.errors import IndexFolderError
-from index.photo_file import read_photo_file
 from index.searcher import Neighbour, Searcher
-from index.sources import open_source, scan
 from multigrain.errors import MultiGrainError
 from multigrain.photo import PhotoError
 

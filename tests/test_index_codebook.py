@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 import index.faiss_encode
 from index.build import main as build_main
+from index.codebook.footprint import choose_factory, footprint
+from index.codebook.kmeans import Clusters, spherical_kmeans, two_level_kmeans
+from index.codebook.rotation import Rotation
 from index.errors import IndexFolderError
 from index.faiss_encode import encode_rows
 from index.faiss_train import train_codebook
-from index.footprint import choose_factory, footprint
-from index.kmeans import Clusters, spherical_kmeans, two_level_kmeans
-from index.rotation import Rotation
 from index.searcher import Searcher
 from index.store import file_record
 
@@ -160,9 +160,9 @@ def test_kmeans_in_blocks_of_fp16_is_that_of_fp32(monkeypatch: pytest.MonkeyPatc
     """Rows that are too many to be made fp32 at once give the same clusters."""
     rows = clustered_units(1000, seed=2)
     whole = spherical_kmeans(rows, 16, seed=5)
-    monkeypatch.setattr("index.kmeans.VALUES_AT_ONCE", 0)
+    monkeypatch.setattr("index.codebook.kmeans.VALUES_AT_ONCE", 0)
     assert spherical_kmeans(rows, 16, seed=5).centroids.tobytes() == whole.centroids.tobytes()
-    monkeypatch.setattr("index.kmeans.BLOCK_ROWS", 300)
+    monkeypatch.setattr("index.codebook.kmeans.BLOCK_ROWS", 300)
     blocked = spherical_kmeans(rows, 16, seed=5)
     assert similarity(rows, blocked) == pytest.approx(similarity(rows, whole), rel=1e-3)
 

@@ -14,14 +14,14 @@ from index_fixtures import (
     write_vectors,
 )
 
-from index.addition import add_photos
 from index.catalog_generations import ShardRecord
+from index.changes.addition import add_photos
+from index.changes.removal import remove_photos
 from index.compact import main as compact_main
 from index.encode import write_lists
 from index.layout import Layout
 from index.manifest import ShardPart
 from index.merge import Filling, groups_to_rewrite
-from index.removal import remove_photos
 from index.rows import RowRange
 from index.searcher import Neighbour, Searcher
 from index.verify import main as verify_main

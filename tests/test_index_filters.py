@@ -19,7 +19,7 @@ from PIL.ExifTags import IFD, Base
 from index.catalog_reader import CatalogReader
 from index.errors import IndexFolderError
 from index.searcher import Searcher
-from index.where import Filter, parse_filters
+from index.searching.where import Filter, parse_filters
 
 
 def taken_photo(seed: int, *, at: str, make: str = "", model: str = "") -> bytes:

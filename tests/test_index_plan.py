@@ -17,11 +17,11 @@ from index_fixtures import (
     write_vectors,
 )
 
-import index.footprint
+import index.codebook.footprint
 from index.build import main as build_main
+from index.codebook.footprint import MemoryCheck, building_bytes, footprint
+from index.codebook.memory import PeakMemory, anonymous_bytes
 from index.errors import IndexFolderError
-from index.footprint import MemoryCheck, building_bytes, footprint
-from index.memory import PeakMemory, anonymous_bytes
 from index.plan import Plan, plan_build
 from index.rates import embed_rate
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from index_fixtures import StubEmbedder, build, durable_state, photo_bytes, write_photos
 
+from index.codebook.rotation import Rotation
 from index.errors import IndexFolderError
 from index.faiss_encode import encode_rows
 from index.faiss_train import train_codebook
 from index.layout import Layout
-from index.rotation import Rotation
 from index.searcher import Searcher
 from index.stages import Stage
 from multigrain.errors import MultiGrainError

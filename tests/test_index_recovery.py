@@ -10,8 +10,8 @@ from PIL import Image
 from index.build import main as build_main
 from index.errors import IndexFolderError
 from index.recover import main as recover_main
-from index.recovery import RecoveryReport, recover_index
 from index.searcher import Searcher
+from index.upkeep.recovery import RecoveryReport, recover_index
 
 
 @pytest.fixture

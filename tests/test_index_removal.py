@@ -11,10 +11,10 @@ import pytest
 from index_fixtures import StubEmbedder, build, photo_bytes, write_photos
 
 from index.add import main as add_main
-from index.addition import add_photos
 from index.build import main as build_main
+from index.changes.addition import add_photos
+from index.changes.removal import RemovalReport, remove_photos
 from index.errors import IndexFolderError
-from index.removal import RemovalReport, remove_photos
 from index.remove import main as remove_main
 from index.searcher import Searcher
 from index.steps import Steps, no_steps

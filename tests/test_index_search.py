@@ -19,8 +19,8 @@ from index_fixtures import (
     write_vectors,
 )
 
+from index.codebook.factory import factory_strings
 from index.errors import IndexFolderError
-from index.factory import factory_strings
 from index.searcher import Searcher
 
 NUM_ROWS = 700

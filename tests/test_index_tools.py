@@ -10,10 +10,10 @@ import pyarrow.parquet
 import pytest
 from index_fixtures import StubEmbedder, build, photo_bytes, write_photos
 
+from index.changes.removal import remove_photos
 from index.errors import IndexFolderError
 from index.export import main as export_main
 from index.export_rows import export_index
-from index.removal import remove_photos
 from index.searcher import Searcher
 from index.stats import main as stats_main
 from index.stats import read_stats

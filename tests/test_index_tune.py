@@ -21,17 +21,17 @@ from index_fixtures import (
     write_vectors,
 )
 
-import index.held_out
+import index.tuning.held_out
 from index.current import current_manifest
 from index.errors import IndexFolderError, RecallNotReachedError
-from index.held_out import view_queries
 from index.layout import Layout
 from index.manifest import Manifest, SearchPart
-from index.ranker import Ranker
 from index.searcher import Searcher
+from index.searching.ranker import Ranker
 from index.stages import Stage
 from index.store import unpack_live
-from index.tune import tune
+from index.tuning.held_out import view_queries
+from index.tuning.tune import tune
 from multigrain.photo import PhotoError
 
 NUM_ROWS = 400
@@ -174,7 +174,7 @@ def test_a_target_out_of_reach_takes_the_best_search_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both numbers are in the warning; a request for more names what can be had."""
-    monkeypatch.setattr("index.tune.RERANKS", (20, 30))
+    monkeypatch.setattr("index.tuning.tune.RERANKS", (20, 30))
     with caplog.at_level(logging.WARNING):
         root = hard_codes(tmp_path, target_recall=0.999)
     search = manifest_of(root).search
@@ -370,7 +370,7 @@ def test_views_of_photos_that_vanished_are_passed_over(
     assert not caplog.text
     assert len(queries(40)) == 29
     assert "29 of 40 held-out photos can be read" in caplog.text
-    monkeypatch.setattr(index.held_out, "_MOST_TRIED", 1)
+    monkeypatch.setattr(index.tuning.held_out, "_MOST_TRIED", 1)
     assert len(queries(20)) < 20
     stored = embedder.embed_pixels([embedder.read(photo_bytes(seed)).pixels for seed in range(40)])
     cosines = (few @ stored.T).max(axis=1)

@@ -12,14 +12,14 @@ import pytest
 from index_fixtures import VectorEmbedder, build, random_units, write_photos, write_vectors
 
 from index.build import main as build_main
-from index.check import check_folder
-from index.check_shard import check_shard
+from index.codebook.rotation import Rotation
 from index.errors import IndexFolderError
 from index.faiss_encode import encode_rows
 from index.layout import Layout
-from index.rotation import Rotation
 from index.searcher import Neighbour, Searcher
 from index.store import file_record
+from index.upkeep.check import check_folder
+from index.upkeep.check_shard import check_shard
 from index.verify import main as verify_main
 from multigrain.files import sha256_of
 

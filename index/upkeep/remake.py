@@ -7,16 +7,16 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
+from index.codebook.rotation import Rotation
+from index.codebook.train import SEED
 from index.encode import shard_bytes, write_lists
 from index.errors import IndexFolderError
 from index.faiss_check import held_ids, write_empty
 from index.layout import Layout
 from index.manifest import Manifest, ShardPart
 from index.merge import coded_rows
-from index.rotation import Rotation
 from index.rows import RowRange
 from index.store import EMBEDDING_DTYPE, ShardDocument, file_record, pack_live, write_whole
-from index.train import SEED
 from multigrain.files import fsync_folder, sha256_of
 
 

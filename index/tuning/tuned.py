@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from index.factory import is_exact
+from index.codebook.factory import is_exact
+from index.codebook.train import Codebook
 from index.layout import Layout
 from index.manifest import Manifest, SearchPart, canonical_json
 from index.steps import Steps
 from index.store import write_whole
-from index.train import Codebook
 
 _CHANGED_SHARE = 0.1
 _logger = logging.getLogger(__name__)

@@ -10,11 +10,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from index.candidates import unit_blocks
-from index.curve import best_point, fastest_point
 from index.faiss_lists import nearest_rows
 from index.manifest import CurvePoint, SearchPart
-from index.ranker import Ranker
+from index.searching.candidates import unit_blocks
+from index.searching.ranker import Ranker
+from index.tuning.curve import best_point, fastest_point
 
 RERANKS = (20, 50, 100, 200)
 NUM_NEIGHBOURS = 10

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from index.catalog_journal import Journal
+from index.codebook.train import Codebook
+from index.collection.photo_file import read_photo_file
 from index.errors import IndexFolderError
 from index.faiss_module import load_faiss
-from index.live import live_flags
-from index.photo_file import read_photo_file
+from index.searching.live import live_flags
 from index.stages import publish_generation
 from index.steps import Steps, no_steps
-from index.train import Codebook
 from index.workshop import Workshop, reopen_workshop
 from multigrain.photo import DEFAULT_LIMITS
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from index.catalog_journal import Journal
 from index.catalog_reader import CatalogReader
+from index.collection.reading import PhotoEmbedder
 from index.layout import Layout
-from index.reading import PhotoEmbedder
 from multigrain.ahead import in_order
 from multigrain.cpus import num_cpus
 from multigrain.errors import MultiGrainError

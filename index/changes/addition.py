@@ -10,9 +10,9 @@ from hashlib import sha256
 from pathlib import Path
 
 from index.builder import TARGET_RECALL, BuildReport, build_index
+from index.collection.photo_file import read_photo_file
+from index.collection.reading import PhotoEmbedder
 from index.errors import IndexFolderError
-from index.photo_file import read_photo_file
-from index.reading import PhotoEmbedder
 from index.steps import Steps, no_steps
 from index.store import write_whole
 from index.workshop import Workshop, reopen_workshop

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from index.codebook.rotation import Rotation
 from index.faiss_lists import (
     Candidates,
     CoarseQuantizer,
@@ -16,9 +17,8 @@ from index.faiss_lists import (
     merge_candidates,
     nearest_rows,
 )
-from index.half import widened
-from index.rotation import Rotation
 from index.rows import StoredRows
+from index.searching.half import widened
 
 # 8 MiB of fp32 values: a block and the rows it was read from stay in the cache of a core.
 _BLOCK_VALUES = 1 << 21

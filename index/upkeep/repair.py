@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from index.check_shard import Fault
 from index.current import current_manifest
 from index.layout import Layout
 from index.manifest import Manifest
-from index.remake import remake
+from index.upkeep.check_shard import Fault
+from index.upkeep.remake import remake
 
 _NEXT_BUILD = {
     "emb.f16": "removed: the next index.build embeds its photos again, ids stay",

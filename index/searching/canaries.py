@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.catalog_reader import CatalogReader
+from index.collection.reading import PhotoEmbedder
 from index.errors import IndexFolderError
 from index.manifest import CanaryPart, Manifest, canary
-from index.ranker import Ranker
-from index.reading import PhotoEmbedder
+from index.searching.ranker import Ranker
 
 _NUM_CANARIES = 8
 _NUM_NEIGHBOURS = 10

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from math import floor
 from typing import NamedTuple
 
+from index.codebook.factory import is_exact
 from index.errors import IndexFolderError, RecallNotReachedError
-from index.factory import is_exact
 from index.manifest import CurvePoint, Manifest
 
 

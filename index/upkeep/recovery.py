@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 from index.catalog_generations import ShardRecord
 from index.catalog_journal import Journal, NewContent, Outcome
+from index.collection.reading import PhotoEmbedder, ReadPhoto, read_photo
+from index.collection.sources import Source, open_source, scan
 from index.current import generations, live_manifest, read_current
 from index.encode import first_free_id
 from index.errors import IndexFolderError
 from index.layout import Layout
-from index.live import live_flags
 from index.lock import builder_lock
 from index.manifest import Manifest
 from index.prepare import open_journal
-from index.ranker import Ranker
-from index.reading import PhotoEmbedder, ReadPhoto, read_photo
-from index.sources import Source, open_source, scan
+from index.searching.live import live_flags
+from index.searching.ranker import Ranker
 from index.steps import Steps, no_steps
 from index.store import remove_temporaries
 from multigrain.ahead import in_order

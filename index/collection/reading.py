@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.catalog_journal import PendingPhoto
-from index.photo_file import read_photo_file
+from index.collection.photo_file import read_photo_file
 from multigrain.photo import DEFAULT_LIMITS, PhotoError
 
 if TYPE_CHECKING:

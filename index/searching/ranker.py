@@ -8,16 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from index.candidates import CandidateSource, Depth, ListCandidates, ScanCandidates
+from index.codebook.factory import start_nprobe, start_rerank
+from index.codebook.rotation import Rotation
 from index.errors import IndexFolderError
-from index.factory import start_nprobe, start_rerank
 from index.faiss_lists import CoarseQuantizer, ShardLists
-from index.filters import plan_filter
 from index.layout import Layout
 from index.manifest import ShardPart
-from index.rotation import Rotation
 from index.rows import RowRange, StoredRows
-from index.scoring import Ranked, Scored, score
+from index.searching.candidates import CandidateSource, Depth, ListCandidates, ScanCandidates
+from index.searching.filters import plan_filter
+from index.searching.scoring import Ranked, Scored, score
 
 _NOTHING = Ranked(np.empty(0, np.int64), np.empty(0, np.float32))
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from index.codebook.rotation import Rotation, needs_rotation
 from index.faiss_train import TRAIN_ROWS_PER_LIST, num_lists, train_codebook
 from index.layout import Layout
 from index.manifest import FilePart, Manifest, canonical_json
-from index.rotation import Rotation, needs_rotation
 from index.rows import StoredRows
 from index.steps import Steps
 from index.store import Rows16, install_folder

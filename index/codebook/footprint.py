@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 from pydantic import ByteSize
 
+from index.codebook.factory import factory_strings
+from index.codebook.kmeans import VALUES_AT_ONCE
+from index.codebook.rotation import needs_rotation
 from index.errors import IndexFolderError
-from index.factory import factory_strings
 from index.faiss_encode import BLOCK_ROWS
 from index.faiss_train import TRAIN_ROWS_PER_LIST, list_shape
-from index.kmeans import VALUES_AT_ONCE
-from index.rotation import needs_rotation
 from index.store import EMBEDDING_DTYPE
 
 _FLOAT_BYTES = 4

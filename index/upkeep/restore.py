@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from index.catalog_generations import ShardRecord
 from index.catalog_journal import ContentFiles
+from index.collection.photo_file import read_photo_file
+from index.collection.reading import PhotoEmbedder
 from index.encode import link_or_copy, read_shard
 from index.errors import IndexFolderError
 from index.layout import Layout
-from index.photo_file import read_photo_file
-from index.reading import PhotoEmbedder
 from index.staging import StagedShard
 from index.store import EMBEDDING_DTYPE, fsync_file, require_size
 from index.workshop import Workshop

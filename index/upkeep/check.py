@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.catalog_hashes import published_hashes
-from index.check_shard import Fault, check_shard, differing, missing_or_cut
 from index.current import generations, read_current
 from index.errors import IndexFolderError
 from index.layout import Layout
 from index.manifest import FilePart, Manifest, ShardPart, parse_manifest
 from index.store import unpack_live
+from index.upkeep.check_shard import Fault, check_shard, differing, missing_or_cut
 from multigrain.checkpoint import load_checkpoint
 from multigrain.errors import MultiGrainError
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from index.half import widened
 from index.rows import StoredRows
+from index.searching.half import widened
 
 # 32 MiB of fp32 values at a time, however many candidates a query has.
 _BLOCK_VALUES = 1 << 23

@@ -12,8 +12,8 @@ from stat import S_ISREG
 from typing import Any, NamedTuple
 
 from index.catalog_scan import FoundPhoto
+from index.collection.photo_file import NOT_A_FILE, PATH_INVALID
 from index.errors import IndexFolderError
-from index.photo_file import NOT_A_FILE, PATH_INVALID
 from multigrain.photo_list import is_photo_list, is_utf8, read_photo_list
 
 # SQLite's integers are signed, inode numbers are not.

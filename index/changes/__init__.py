@@ -1,0 +1,1 @@
+"""Single photos put in and taken out beside the collections."""

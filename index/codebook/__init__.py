@@ -1,0 +1,1 @@
+"""Which code a collection gets, how its centroids are trained, and what it takes."""

@@ -1,0 +1,1 @@
+"""Where photos come from, and how each file is read once."""

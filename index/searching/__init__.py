@@ -1,0 +1,1 @@
+"""Neighbours from the shards of a generation: planned, collected, scored exactly."""

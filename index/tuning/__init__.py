@@ -1,0 +1,1 @@
+"""The least search that reaches a recall, measured on held-out queries."""

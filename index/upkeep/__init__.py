@@ -1,0 +1,1 @@
+"""Damage found by comparison and mended from what is left."""
