@@ -14,6 +14,7 @@ from index.searcher import Neighbour, Searcher
 from multigrain.embedder import Embedder
 from multigrain.errors import MultiGrainError
 from multigrain.photo import PhotoLimits
+from service.generations import Generations
 
 # Warming with more than the largest batch teaches nothing; one and the largest are the shapes met.
 _LONE = 1
@@ -43,11 +44,13 @@ class Query(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Neighbours of one query, how many photos shared its forward pass, and stage times.
+    """Neighbours of one query, the generation they are of, and how they were found.
 
-    The seconds are those of the whole batch.
+    `batch_size` is how many photos shared its forward pass; the seconds are those of the whole
+    batch.
     """
 
+    generation: str
     neighbours: list[Neighbour]
     batch_size: int
     infer_seconds: float
@@ -59,7 +62,7 @@ class Engine:
 
     def __init__(self, embedder: Embedder, searcher: Searcher, *, max_batch: int) -> None:
         self.embedder = embedder
-        self.searcher = searcher
+        self.generations = Generations(searcher)
         self._max_batch = max_batch
 
     @classmethod
@@ -119,11 +122,13 @@ class Engine:
             [query.pixels for query in queries], batch_size=self._max_batch
         )
         embedded_at = time.perf_counter()
-        found = self._found(queries, embeddings)
+        with self.generations.lease() as searcher:
+            found = _found(searcher, queries, embeddings)
         searched_at = time.perf_counter()
         num_of_shape = Counter(query.pixels.shape for query in queries)
         return [
             Answer(
+                searcher.generation,
                 neighbours[: query.num_neighbours],
                 batch_size=num_of_shape[query.pixels.shape],
                 infer_seconds=embedded_at - started_at,
@@ -132,24 +137,25 @@ class Engine:
             for query, neighbours in zip(queries, found, strict=True)
         ]
 
-    def _found(
-        self, queries: Sequence[Query], embeddings: npt.NDArray[np.float32]
-    ) -> list[list[Neighbour]]:
-        """Neighbours of each query; those that ask for one recall are searched together."""
-        rows_of_recall: dict[float | None, list[int]] = defaultdict(list)
-        for row, query in enumerate(queries):
-            rows_of_recall[query.recall].append(row)
-        found: list[list[Neighbour]] = [[] for _ in queries]
-        for recall, rows in rows_of_recall.items():
-            num_neighbours = max(queries[row].num_neighbours for row in rows)
-            answers = self.searcher.search(embeddings[rows], num_neighbours, recall=recall)
-            for row, neighbours in zip(rows, answers, strict=True):
-                found[row] = neighbours
-        return found
-
     def close(self) -> None:
         """Close the index; the model goes with the process."""
-        self.searcher.close()
+        self.generations.close()
+
+
+def _found(
+    searcher: Searcher, queries: Sequence[Query], embeddings: npt.NDArray[np.float32]
+) -> list[list[Neighbour]]:
+    """Neighbours of each query; those that ask for one recall are searched together."""
+    rows_of_recall: dict[float | None, list[int]] = defaultdict(list)
+    for row, query in enumerate(queries):
+        rows_of_recall[query.recall].append(row)
+    found: list[list[Neighbour]] = [[] for _ in queries]
+    for recall, rows in rows_of_recall.items():
+        num_neighbours = max(queries[row].num_neighbours for row in rows)
+        answers = searcher.search(embeddings[rows], num_neighbours, recall=recall)
+        for row, neighbours in zip(rows, answers, strict=True):
+            found[row] = neighbours
+    return found
 
 
 def _check_fingerprint(embedder: Embedder, searcher: Searcher, path: Path) -> None:

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from index.errors import IndexFolderError
+from index.errors import IndexFolderError, RecallNotReachedError
 from multigrain.errors import MultiGrainError
 from multigrain.photo import PhotoError
 from service.batcher import DeadlineExceededError, EngineDeadError, QueueFullError
@@ -141,6 +141,11 @@ def full_queue_problem(error: QueueFullError) -> ProblemError:
     return ProblemError("queue_full", str(error), headers=headers)
 
 
+def _from_recall(error: RecallNotReachedError, _request: Request) -> ProblemError:
+    # The generation was swapped between the check of the parameter and the search.
+    return validation_problem([Fault("recall", str(error))])
+
+
 def _from_index(error: IndexFolderError, request: Request) -> ProblemError:
     logger.error("request %s: %s", request.state.request_id, error)
     return ProblemError("index_unavailable", "the index cannot be read at the moment")
@@ -154,6 +159,7 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any, Request], ProblemError]] 
     QueueFullError: lambda error, _request: full_queue_problem(error),
     DeadlineExceededError: lambda error, _: ProblemError("deadline_exceeded", str(error)),
     EngineDeadError: lambda error, _: ProblemError("engine_dead", str(error)),
+    RecallNotReachedError: _from_recall,
     IndexFolderError: _from_index,
 }
 

@@ -20,12 +20,12 @@ async def health(request: Request, response: Response) -> Health:
     runtime: Runtime = request.state.runtime
     response.status_code = _status_code(ok=runtime.status == "ok")
     response.headers["Cache-Control"] = "no-store"
-    opened = runtime.opened
+    checks = _checks(runtime.opened)
     return Health(
         status=runtime.status,
-        checks=_checks(opened),
+        checks=checks,
         version=version(_DISTRIBUTION),
-        generation=opened.engine.searcher.generation if opened else None,
+        generation=checks.index.generation if checks.index else None,
         uptime_s=round(time.monotonic() - runtime.started_at, 1),
     )
 
@@ -54,7 +54,9 @@ def _checks(opened: Ready | None) -> Checks:
             model=None, index=None, engine=EngineCheck(queue=0, inflight=0, last_ok_s=None)
         )
     engine, batcher = opened
-    embedder, searcher = engine.embedder, engine.searcher
+    embedder = engine.embedder
+    with engine.generations.lease() as searcher:
+        index = IndexCheck(generation=searcher.generation, num_photos=searcher.num_live)
     last_ok_at = batcher.last_ok_at
     return Checks(
         model=ModelCheck(
@@ -63,7 +65,7 @@ def _checks(opened: Ready | None) -> Checks:
             engine=embedder.engine,
             precision=embedder.precision,
         ),
-        index=IndexCheck(generation=searcher.generation, num_photos=searcher.num_live),
+        index=index,
         engine=EngineCheck(
             queue=batcher.num_queued,
             inflight=batcher.num_running,

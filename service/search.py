@@ -111,7 +111,8 @@ async def _find(
 def _require_recall(ready: Ready, recall: float, place: str) -> None:
     """Refuse a recall that no measured search reaches, before it is part of a batch."""
     try:
-        ready.engine.searcher.require_recall(recall)
+        with ready.engine.generations.lease() as searcher:
+            searcher.require_recall(recall)
     except RecallNotReachedError as error:
         raise validation_problem([Fault(f"{place}.recall", str(error))]) from error
 
@@ -148,7 +149,7 @@ def _response(request_id: str, ready: Ready, found: _Found) -> SearchResponse:
     ]
     return SearchResponse(
         request_id=request_id,
-        generation=ready.engine.searcher.generation,
+        generation=answer.generation,
         model=ready.engine.model_name,
         query=schemas.QueryPhoto(
             sha256=photo.sha256,

@@ -57,10 +57,10 @@ def make_thumbnail(engine: Engine, image_id: int, size: int, known_etags: str) -
     The path comes from the catalog alone, and what lies there counts only while it holds the
     bytes that were indexed. Raises ProblemError image_not_found or photo_missing.
     """
-    searcher = engine.searcher
-    if searcher.photo_path(image_id) is None:
-        raise ProblemError("image_not_found", f"no image has the id {image_id}")
-    photo = searcher.read_photo(image_id)
+    with engine.generations.lease() as searcher:
+        if searcher.photo_path(image_id) is None:
+            raise ProblemError("image_not_found", f"no image has the id {image_id}")
+        photo = searcher.read_photo(image_id)
     if photo is None:
         raise _photo_missing(image_id)
     etag = _etag(photo, size)

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 
+from index.searcher import Searcher
 from service.server import DrainingServer
 from service.settings import Settings
 
@@ -25,6 +26,13 @@ class Service:
     def search(self, photo: bytes, **parameters: Any) -> httpx2.Response:
         """Send a photo as a form, the way curl -F does."""
         return self.client.post("/search", files={"image": photo}, params=parameters)
+
+    @property
+    def searcher(self) -> Searcher:
+        """The generation that answers, for a test to tamper with."""
+        assert self.server.runtime.opened is not None
+        with self.server.runtime.opened.engine.generations.lease() as searcher:
+            return searcher
 
     def health(self) -> httpx2.Response:
         """Ask how it is."""

@@ -96,8 +96,7 @@ def test_fewer_hits_than_asked_for_when_fewer_exist(service: Service, jpeg: Jpeg
 @pytest.fixture
 def tuned(service: Service, monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
     """The index as if it had been measured at two depths; collects the recalls searched with."""
-    assert service.server.runtime.opened is not None
-    searcher = service.server.runtime.opened.engine.searcher
+    searcher = service.searcher
     points = [
         CurvePoint(nprobe=n, rerank=20, recall=r, recall_lower=r, microseconds=n)
         for n, r in ((2, 0.9), (8, 0.98))
@@ -183,8 +182,7 @@ def test_metadata_that_json_cannot_say_is_mended_not_a_500(
     service: Service, jpeg: Jpeg, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lone surrogates become U+FFFD, NaN and infinities null, however deep they stand."""
-    assert service.server.runtime.opened is not None
-    searcher = service.server.runtime.opened.engine.searcher
+    searcher = service.searcher
     odd = {
         "na\udc00me": ["\ud800", {"deep": float("nan")}],
         "far": float("inf"),

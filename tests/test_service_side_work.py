@@ -121,8 +121,7 @@ def test_thumbnails_beyond_the_bound_are_refused(
 
 def stall(service: Service, image_id: int, stuck: Callable[[], None]) -> None:
     """Let the index hang when it reads one photo."""
-    assert service.server.runtime.opened is not None
-    searcher = service.server.runtime.opened.engine.searcher
+    searcher = service.searcher
     read_photo = searcher.read_photo
 
     def read_or_hang(asked_id: int) -> bytes | None:
