@@ -24,6 +24,7 @@ ONLY_IN = {
     "fastapi": ("service/",),
     "starlette": ("service/",),
     "uvicorn": ("service/",),
+    "httpx2": ("service/client/",),
     "openvino": ("multigrain/engine_openvino.py",),
     "onnxruntime": ("multigrain/", "trainer/"),
     "pytorch_metric_learning": ("trainer/losses/pair_losses",),
