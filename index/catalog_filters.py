@@ -18,6 +18,7 @@ from sqlalchemy import (
     not_,
     or_,
     select,
+    true,
 )
 
 from index.catalog import content, photo
@@ -42,8 +43,15 @@ def conditions(filters: Sequence[Filter]) -> list[ColumnElement[bool]]:
     of_photo = list[ColumnElement[bool]]()
     of_content = list[ColumnElement[bool]]()
     for one in map(checked, filters):
-        part = of_content if one.column in content.c else of_photo
-        part.append(_condition(one))
+        condition = _condition(one)
+        is_of_content = one.column in content.c
+        if not one.is_excluded:
+            (of_content if is_of_content else of_photo).append(condition)
+        elif is_of_content:
+            of_photo.append(photo.c.content_id.not_in(select(content.c.id).where(condition)))
+        else:
+            # Without the value a comparison is NULL, which is not true either.
+            of_photo.append(condition.is_not(true()))
     if of_content:
         of_photo.append(photo.c.content_id.in_(select(content.c.id).where(*of_content)))
     return of_photo
@@ -61,6 +69,9 @@ def stored_columns(filters: Sequence[Filter]) -> dict[str, set[str]]:
 
 
 def _condition(one: Filter) -> ColumnElement[bool]:
+    if isinstance(one.value, tuple):
+        each = (_condition(one._replace(operator="=", value=value)) for value in one.value)
+        return or_(*each)
     if one.kind is Kind.ATTRIBUTE:
         return _of_attribute(one)
     if one.column == "folder":

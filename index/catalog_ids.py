@@ -17,6 +17,26 @@ def live_ids(connection: Connection, *conditions: ColumnElement[bool]) -> NDArra
     return np.setdiff1d(_ids(connection, chosen), removed, assume_unique=True)
 
 
+def first_live_ids(
+    connection: Connection, *conditions: ColumnElement[bool], after: int, limit: int
+) -> list[int]:
+    """The first `limit` of those ids that are above `after`."""
+    linked = photo.c.content_id
+    chosen = (
+        select(linked)
+        .where(
+            photo.c.deleted.is_(None),
+            linked > after,
+            linked.not_in(select(tombstone.c.id)),
+            *conditions,
+        )
+        .distinct()
+        .order_by(linked)
+        .limit(limit)
+    )
+    return list(connection.execute(chosen).scalars())
+
+
 def _ids(connection: Connection, chosen: Select[tuple[int]]) -> NDArray[np.int64]:
     """The ids a statement gives, each once, ascending; NULL counts for none."""
     joined = select(func.group_concat(chosen.subquery().c[0]))

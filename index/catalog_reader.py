@@ -1,8 +1,7 @@
 """A generation's catalog, read-only: ids become paths and attributes."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from index.catalog import photo_file
 from index.catalog_engine import open_catalog_engine
 from index.catalog_filters import conditions, stored_columns
-from index.catalog_ids import live_ids
+from index.catalog_ids import first_live_ids, live_ids
 from index.collection.photo_file import read_photo_file
 from index.errors import IndexFolderError
 from index.searching.where import Filter
@@ -30,6 +29,8 @@ WHERE photo.content_id IN (SELECT value FROM json_each(?)) AND photo.deleted IS 
   AND photo.content_id NOT IN (SELECT id FROM tombstone)
 """
 _CONTENT = "SELECT sha256, bytes FROM content WHERE id = ?"
+# Every column, as older catalogs lack some.
+_CONTENTS = "SELECT * FROM content WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"
 _BAD = """
 SELECT substr(error, 1, instr(error || ' ', ' ') - 1) AS code, count(*) AS num
 FROM photo WHERE error IS NOT NULL AND deleted IS NULL GROUP BY code ORDER BY code
@@ -57,12 +58,31 @@ class Entry(NamedTuple):
         return [photo_file(root, path) for root, path in self.places]
 
 
+class Content(NamedTuple):
+    """A content: its entry, hash of the bytes, their number, upright size, what the camera wrote.
+
+    `taken_at` is the camera's clock, YYYY-MM-DDTHH:MM:SS.
+    """
+
+    id: int
+    uri: str
+    metadata: dict[str, Any]
+    sha256: str
+    bytes: int
+    width: int
+    height: int
+    format: str
+    taken_at: str | None
+    camera: str | None
+
+
 class CatalogReader:
     """Hydrates neighbours; safe under concurrent callers."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._engine = open_catalog_engine(path)
+        self._columns: dict[str, set[str]] = {}
 
     def entries(self, ids: Sequence[int]) -> dict[int, Entry]:
         """The entries of live ids, a query for all; unknown and dead ids are left out."""
@@ -70,6 +90,12 @@ class CatalogReader:
         for row in map(_Row._make, self._rows(_PHOTOS, (json.dumps(sorted(set(ids))),))):
             found.setdefault(row.content_id, []).append(row)
         return {content_id: _entry(rows) for content_id, rows in found.items()}
+
+    def contents(self, ids: Sequence[int]) -> list[Content]:
+        """What is known of live contents, by id; unknown and dead ids are left out."""
+        entries = self.entries(ids)
+        rows = self._rows(_CONTENTS, (json.dumps(sorted(entries)),))
+        return [_content(entries[row.id], row) for row in rows]
 
     def read_photo(self, content_id: int) -> bytes | None:
         """The bytes of a content, from the first live file that still holds them; else None.
@@ -95,18 +121,31 @@ class CatalogReader:
         Raises IndexFolderError for an unknown column, a value it does not take, and a catalog
         published before it had the column.
         """
-        self._require(stored_columns(filters))
+        self.require_columns(filters)
         with self._errors(), self._engine.connect() as connection:
             return live_ids(connection, *conditions(filters))
 
-    def _require(self, columns: Mapping[str, AbstractSet[str]]) -> None:
-        for table, needed in columns.items():
-            known = {row.name for row in self._rows(f"PRAGMA table_info({table})", ())}
+    def scroll(self, *, after: int, limit: int, filters: Sequence[Filter]) -> list[int]:
+        """The first `limit` of the ids above `after` that `matching` gives."""
+        self.require_columns(filters)
+        with self._errors(), self._engine.connect() as connection:
+            return first_live_ids(connection, *conditions(filters), after=after, limit=limit)
+
+    def require_columns(self, filters: Sequence[Filter]) -> None:
+        """Refuse filters on columns this catalog does not have; raises IndexFolderError."""
+        for table, needed in stored_columns(filters).items():
+            known = self._columns_of(table) if needed else set[str]()
             if missing := ", ".join(sorted(needed - known)):
                 raise IndexFolderError(
                     f"{self._path}: published before photos had {missing}; run index.build once "
                     "more to filter by it"
                 )
+
+    def _columns_of(self, table: str) -> set[str]:
+        if table not in self._columns:
+            rows = self._rows(f"PRAGMA table_info({table})", ())
+            self._columns[table] = {row.name for row in rows}
+        return self._columns[table]
 
     def num_bad(self) -> dict[str, int]:
         """How many photos failed, by code."""
@@ -144,3 +183,19 @@ def _entry(rows: list[_Row]) -> Entry:
     attributes = json.loads(first.attributes) if first.attributes else {}
     metadata = {**attributes, "paths": list(dict.fromkeys(row.path for row in rows))}
     return Entry(first.path, tuple((row.root, row.path) for row in rows), metadata)
+
+
+def _content(entry: Entry, row: Any) -> Content:
+    stored = row._asdict()
+    return Content(
+        row.id,
+        entry.uri,
+        entry.metadata,
+        sha256=row.sha256.hex(),
+        bytes=row.bytes,
+        width=row.width,
+        height=row.height,
+        format=row.format,
+        taken_at=stored.get("taken_at"),
+        camera=stored.get("camera"),
+    )

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from index.catalog_reader import CatalogReader
+from index.catalog_reader import CatalogReader, Content
 from index.collection.reading import PhotoEmbedder
 from index.current import Pointer, checked_manifest, pointers, read_current
 from index.encode import read_shard
@@ -18,8 +18,10 @@ from index.layout import Layout
 from index.lock import open_shared
 from index.manifest import Manifest
 from index.searching.canaries import check_embeddings, replay
+from index.searching.half import widened
 from index.searching.live import live_flags
 from index.searching.ranker import Ranker
+from index.searching.scoring import Ranked
 from index.searching.where import Filter
 from index.store import require_size
 from index.tuning.curve import search_depth
@@ -105,6 +107,11 @@ class Searcher:
         """How many contents can be found."""
         return self._ranker.num_live
 
+    @property
+    def nlist(self) -> int:
+        """The number of lists; 0 where every search compares every row."""
+        return self._ranker.nlist
+
     def search(
         self,
         queries: NDArray[np.float32],
@@ -112,24 +119,45 @@ class Searcher:
         *,
         nprobe: int | None = None,
         recall: float | None = None,
+        exact: bool = False,
         allowed: NDArray[np.int64] | None = None,
     ) -> list[list[Neighbour]]:
-        """The k nearest contents of each query, fp32 [Q, D]; exact cosines, best first.
+        """The k nearest contents of each query, fp32 [Q, D]: `rank`, then `neighbours`."""
+        return self.neighbours(
+            self.rank(queries, k, nprobe=nprobe, recall=recall, exact=exact, allowed=allowed)
+        )
+
+    def rank(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        nprobe: int | None = None,
+        recall: float | None = None,
+        exact: bool = False,
+        allowed: NDArray[np.int64] | None = None,
+    ) -> list[Ranked]:
+        """Ids and exact cosines of the k nearest contents of each query fp32 [Q, D], best first.
 
         Ties are ordered by id; fewer than k when fewer exist. The search is the tuned one, or
         with `recall` the fastest measured one that reaches it; `nprobe` lists are searched
-        whatever was measured. `allowed` holds the ids that may be found, int64 [n], ascending;
-        dead and unknown ones are left out. Raises IndexFolderError for a wrong shape, a number
-        out of range, or a query that is zero or not finite; RecallNotReachedError.
+        whatever was measured, and `exact` compares every row. `allowed` holds the ids that may be
+        found, int64 [n], ascending; dead and unknown ones are left out. Raises IndexFolderError
+        for a wrong shape, a number out of range, or a query that is zero or not finite;
+        RecallNotReachedError.
         """
         depth = search_depth(self.manifest, recall)
-        ranked = self._ranker.search(
+        return self._ranker.search(
             np.asarray(queries),
             k,
             nprobe=depth.nprobe if nprobe is None else nprobe,
             rerank=depth.rerank,
+            exact=exact,
             allowed=allowed,
         )
+
+    def neighbours(self, ranked: Sequence[Ranked]) -> list[list[Neighbour]]:
+        """What the catalog knows of ranked contents, in one query for all."""
         entries = self._catalog.entries([int(i) for part in ranked for i in part.ids])
         return [
             [
@@ -138,6 +166,31 @@ class Searcher:
             ]
             for part in ranked
         ]
+
+    def embedding(self, id: int) -> NDArray[np.float32] | None:  # noqa: A002 - the index's word for a row
+        """The stored embedding of a content, unit fp32 [D]; None for an unknown or dead id."""
+        return self.embeddings([id])[0] if self._ranker.is_live(id) else None
+
+    def embeddings(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """The stored embeddings of live contents, unit fp32 [n, D], in the order of the ids."""
+        rows = widened(self._ranker.rows.gather(np.array(ids, dtype=np.int64)))
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows
+
+    def contents(self, ids: Sequence[int]) -> list[Content]:
+        """What is known of live contents, by id; unknown and dead ids are left out."""
+        return self._catalog.contents(ids)
+
+    def scroll(self, *, after: int, limit: int, filters: Sequence[Filter] = ()) -> list[int]:
+        """Ids in their order, `limit` at most, of those above `after` that `matching` gives.
+
+        Raises IndexFolderError for a filter that cannot be asked of this index.
+        """
+        return self._catalog.scroll(after=after, limit=limit, filters=filters)
+
+    def require_columns(self, filters: Sequence[Filter]) -> None:
+        """Refuse filters that cannot be asked of this index; raises IndexFolderError."""
+        self._catalog.require_columns(filters)
 
     def matching(self, filters: Sequence[Filter]) -> NDArray[np.int64]:
         """The contents with a live photo that meets every filter: ids int64 [n], ascending.

@@ -43,7 +43,7 @@ def searcher(root: Path, request: pytest.FixtureRequest) -> Iterator[Searcher]:
 def planned(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways a filter is searched; a collection this small is scanned by itself."""
     if request.param == "in lists":
-        monkeypatch.setattr(index.filters, "_MOST_SCANNED_ROWS", 0)
+        monkeypatch.setattr(index.searching.filters, "_MOST_SCANNED_ROWS", 0)
 
 
 def rows() -> np.ndarray:
@@ -75,6 +75,26 @@ def test_a_filtered_search_finds_what_comparing_every_allowed_row_finds(
         assert [one.id for one in neighbours] == [one for one, _ in expected]
         scores = [one.score for one in neighbours]
         assert scores == pytest.approx([score for _, score in expected], abs=5e-7)
+
+
+@pytest.mark.parametrize("allowed", [None, np.arange(3, NUM_ROWS, 5)])
+def test_an_exact_search_compares_every_row(searcher: Searcher, allowed: np.ndarray | None) -> None:
+    """However few lists would be searched."""
+    queries = random_units(6, seed=9)
+    found = searcher.search(queries, 15, nprobe=1, exact=True, allowed=allowed)
+    chosen = np.arange(NUM_ROWS) if allowed is None else allowed
+    for query, neighbours in zip(queries, found, strict=True):
+        assert [one.id for one in neighbours] == [one for one, _ in oracle(query, chosen, 15)]
+
+
+def test_stored_embeddings_are_read_by_id(searcher: Searcher) -> None:
+    """Unit rows in the order asked for; none for an id that is dead or unknown."""
+    np.testing.assert_allclose(searcher.embeddings([7, 5]), rows()[[7, 5]], atol=1e-3)
+    one = searcher.embedding(5)
+    assert one is not None
+    assert np.linalg.norm(one) == pytest.approx(1, abs=1e-6)
+    for missing in (DEAD[1], NUM_ROWS, -1, 2**63):
+        assert searcher.embedding(missing) is None
 
 
 @pytest.mark.usefixtures("planned")
@@ -139,7 +159,7 @@ def test_a_filter_is_planned_by_how_much_it_leaves(
 
 def test_a_widened_search_looks_at_more_lists(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An eighth of the rows is found in eight times the lists: all of them, of one here."""
-    monkeypatch.setattr(index.filters, "_MOST_SCANNED_ROWS", 0)
+    monkeypatch.setattr(index.searching.filters, "_MOST_SCANNED_ROWS", 0)
     allowed = np.arange(5, NUM_ROWS, 12)
     with closing(Searcher.open(root)) as searcher:
         narrow = searcher.search(rows()[:20], 3, nprobe=1, allowed=allowed)

@@ -1,5 +1,6 @@
 """Conditions on photos: how they are written, and which contents they choose."""
 
+import hashlib
 import io
 import json
 import shutil
@@ -138,6 +139,59 @@ def test_all_conditions_hold_of_one_photo(opened: Searcher) -> None:
     assert matching(opened) == list(range(9))
 
 
+def excluding(text: str) -> Filter:
+    (one,) = parse_filters([text])
+    return one._replace(is_excluded=True)
+
+
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (Filter("label", "in", ("a", "cat")), [A0, L6]),
+        (Filter("label", "in", ("none",)), []),
+        (Filter("width", "in", (30, 40.0)), [A_B1, B2, DEEP3, ZERO5]),
+        (Filter("taken_at", "in", ("2019", "2020-01")), [B2, DEEP3]),
+        (Filter("attributes.price", "in", (9, "unknown")), [L6, L8]),
+        (
+            Filter("label", "in", ("a", "cat"), is_excluded=True),
+            [A_B1, B2, DEEP3, TOP4, ZERO5, L7, L8],
+        ),
+        (excluding("label=b"), [A_B1, A0, TOP4, ZERO5, L6, L7, L8]),
+        (excluding("camera=LG*"), [A_B1, A0, B2, TOP4, ZERO5, L6, L7, L8]),
+        (excluding("width<40"), [A_B1]),
+        (excluding("taken_at>2019"), [A_B1, A0, B2, TOP4, ZERO5, L6, L7, L8]),
+        (excluding("attributes.price<50"), [A_B1, A0, B2, DEEP3, TOP4, ZERO5, L8]),
+        (excluding("attributes.sold=true"), [A_B1, A0, B2, DEEP3, TOP4, ZERO5, L7, L8]),
+    ],
+)
+def test_one_of_several_values_or_anything_else(
+    opened: Searcher, one: Filter, expected: list[int]
+) -> None:
+    """`in` takes any of its values; an excluded condition lets a photo without the value pass."""
+    assert opened.matching([one]).tolist() == expected
+
+
+@pytest.mark.parametrize("texts", [[], ["label!=cat"], ["width>=40"], ["attributes.price>=9"]])
+def test_ids_can_be_read_in_steps(opened: Searcher, texts: list[str]) -> None:
+    """Each step goes on behind the last id, until none is left: together they are all of them."""
+    filters, read = parse_filters(texts), list[int]()
+    while step := opened.scroll(after=read[-1] if read else -1, limit=2, filters=filters):
+        assert len(step) <= 2
+        read += step
+    assert read == matching(opened, *texts)
+
+
+def test_what_is_known_of_contents(opened: Searcher) -> None:
+    """Hash, size, camera and time beside the entry; what no live photo shows is left out."""
+    (first, second) = opened.contents([B2, 10**6, A0, -1])
+    assert (first.id, first.uri, first.width, first.height) == (A0, "a/0.png", 16, 16)
+    assert first.metadata["paths"] == ["a/0.png", "tree/a/0.png"]
+    assert first.sha256 == hashlib.sha256(photo_bytes(0)).hexdigest()
+    assert (first.bytes, first.camera, first.taken_at) == (len(photo_bytes(0)), None, None)
+    assert (second.id, second.format, second.camera) == (B2, "PNG", "Canon EOS 5D")
+    assert second.taken_at == "2019-07-31T23:59:59"
+
+
 def test_python_and_text_say_the_same() -> None:
     """A filter is a frozen value."""
     assert parse_filters(['label="a,b", width >= 1e3', "folder=x*"]) == (
@@ -172,7 +226,14 @@ def test_what_cannot_be_asked_is_named(text: str, word: str) -> None:
 
 @pytest.mark.parametrize(
     "one",
-    [Filter("label", "~", "x"), Filter("nothing", "=", "x"), Filter("width", "=", float("inf"))],
+    [
+        Filter("label", "~", "x"),
+        Filter("nothing", "=", "x"),
+        Filter("width", "=", float("inf")),
+        Filter("width", "in", (1, "wide")),
+        Filter("width", "=", (1, 2)),
+        Filter("width", "in", ()),
+    ],
 )
 def test_a_filter_made_in_python_is_checked_too(opened: Searcher, one: Filter) -> None:
     """Whoever made it."""
@@ -221,6 +282,7 @@ def test_an_older_folder_is_searched_and_updated(tmp_path: Path) -> None:
     (old / "catalogs" / "000001.sqlite").unlink()
     shutil.copyfile(old / "build.sqlite", tmp_path / "old.sqlite")
     with closing(CatalogReader(tmp_path / "old.sqlite")) as reader:
+        assert [(one.id, one.camera) for one in reader.contents([0, 1])] == [(0, None), (1, None)]
         assert sorted(reader.entries([0, 1])) == [0, 1]
         assert reader.matching(parse_filters(["folder=cat", "width=16"])).tolist() == [0, 1]
         for text in ("label=cat", "taken_at>2019", "camera=x"):

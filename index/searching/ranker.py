@@ -65,6 +65,10 @@ class Ranker:
         """The ids that can be found, ascending."""
         return np.flatnonzero(self._live)
 
+    def is_live(self, row_id: int) -> bool:
+        """Whether a row of this id can be found."""
+        return 0 <= row_id < len(self._live) and bool(self._live[row_id])
+
     def search(
         self,
         queries: NDArray[np.float32],
@@ -72,15 +76,16 @@ class Ranker:
         *,
         nprobe: int | None = None,
         rerank: int | None = None,
+        exact: bool = False,
         allowed: NDArray[np.int64] | None = None,
     ) -> list[Ranked]:
         """The k nearest live rows of each query fp32 [Q, D]; ties by id, fewer when fewer exist.
 
         `nprobe` lists and `rerank` candidates, at least 20 and 2 k, are looked at first, and more
-        where they give too few; without them the factory's start values. `allowed` holds the
-        ids that may be found, int64; a filter that leaves many rows looks at up to 8 times the
-        lists. Raises IndexFolderError for a wrong shape, k, nprobe or rerank below 1, or a query
-        that is zero or not finite.
+        where they give too few; without them the factory's start values. `exact` compares every
+        row instead. `allowed` holds the ids that may be found, int64; a filter that leaves many
+        rows looks at up to 8 times the lists. Raises IndexFolderError for a wrong shape, k,
+        nprobe or rerank below 1, or a query that is zero or not finite.
         """
         queries = self._checked(queries, k, nprobe, rerank)
         chosen = start_nprobe(self.nlist) if nprobe is None else nprobe
@@ -88,7 +93,10 @@ class Ranker:
         if allowed is not None:
             plan = plan_filter(allowed, self._live)
             chosen = int(np.ceil(chosen * plan.widening))
-            source = ScanCandidates(self.rows, plan.ids) if plan.is_scan else self.within(plan.ids)
+            is_scan = plan.is_scan or exact
+            source = ScanCandidates(self.rows, plan.ids) if is_scan else self.within(plan.ids)
+        elif exact:
+            source = ScanCandidates(self.rows, self.live_ids)
         return self.search_in(source, queries, k, nprobe=chosen, rerank=rerank)
 
     def within(self, ids: NDArray[np.int64]) -> ListCandidates:

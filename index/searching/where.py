@@ -36,6 +36,7 @@ COLUMNS = {
 }
 ATTRIBUTES = "attributes."
 OPERATORS = ("<=", ">=", "!=", "=", "<", ">")
+ONE_OF = "in"
 _EQUALITY = ("=", "!=")
 _CONDITION = re.compile(
     r"""\s*(?P<column>[^=!<>]+?)\s*(?P<operator>[<>!]=|[=<>])\s*
@@ -49,13 +50,16 @@ class Filter(NamedTuple):
     """A condition on a column; with `is_prefix`, the value is how a text begins.
 
     A number is compared with numbers, a text with texts. `taken_at` takes the beginning of
-    YYYY-MM-DDTHH:MM:SS and means that whole year, month, day, hour or minute.
+    YYYY-MM-DDTHH:MM:SS and means that whole year, month, day, hour or minute. The operator `in`
+    takes a tuple of values, one of which must be equal. An excluded condition must not hold: a
+    photo without the value passes.
     """
 
     column: str
     operator: str
-    value: str | float
+    value: str | float | tuple[str | float, ...]
     is_prefix: bool = False
+    is_excluded: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -113,11 +117,13 @@ def _number(value: str) -> float | None:
 
 def checked(one: Filter) -> Filter:
     """Refuse what a column cannot be asked; raises IndexFolderError naming column and value."""
+    if isinstance(one.value, tuple):
+        return _checked_values(one, one.value)
     kind, shown = one.kind, f"filter {one.column}{one.operator}{one.value}"
     if one.operator not in OPERATORS:
         raise IndexFolderError(f"{shown}: {one.operator!r} is none of {' '.join(OPERATORS)}")
     is_text = isinstance(one.value, str)
-    if kind is Kind.NUMBER and (is_text or not math.isfinite(one.value)):  # type: ignore[arg-type]
+    if kind is Kind.NUMBER and (isinstance(one.value, str) or not math.isfinite(one.value)):
         raise IndexFolderError(f"{shown}: {one.column} is a number, {one.value!r} is none")
     if kind is Kind.TEXT and (not is_text or one.operator not in _EQUALITY):
         raise IndexFolderError(f"{shown}: {one.column} is a text and takes = or !=")
@@ -127,4 +133,14 @@ def checked(one: Filter) -> Filter:
         raise IndexFolderError(f"{shown}*: a beginning takes = or !=")
     if kind is Kind.ATTRIBUTE and ('"' in one.column or one.column == ATTRIBUTES):
         raise IndexFolderError(f"{shown}: a name without quotes belongs behind {ATTRIBUTES}")
+    return one
+
+
+def _checked_values(one: Filter, values: tuple[str | float, ...]) -> Filter:
+    if one.operator != ONE_OF or not values:
+        raise IndexFolderError(
+            f"filter on {one.column}: several values, at least one, go with the operator {ONE_OF}"
+        )
+    for value in values:
+        checked(one._replace(operator="=", value=value))
     return one
