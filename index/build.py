@@ -34,6 +34,10 @@ class BuildConfig(Config):
     verify_content: bool = Field(
         default=False, description="hash every file, whatever its size and times say"
     )
+    allow_vanished: bool = Field(
+        default=False,
+        description="go on where a collection shows none of its photos, or lost most of them",
+    )
     factory: str | None = Field(
         default=None, description="faiss string instead of the one the collection's size asks for"
     )
@@ -99,6 +103,7 @@ def _build(config: BuildConfig) -> int:
             shard_rows=config.shard_rows,
             decode_threads=config.decode_threads,
             verify_content=config.verify_content,
+            allow_vanished=config.allow_vanished,
             first=Stage(config.from_),
             last=Stage(config.until),
             announce=lambda line: print(f"{PROG}: {line}", file=sys.stderr),

@@ -69,6 +69,7 @@ def build_index(
     shard_rows: int = SHARD_ROWS,
     decode_threads: int | None = None,
     verify_content: bool = False,
+    allow_vanished: bool = False,
     first: Stage = Stage.SCAN,
     last: Stage = Stage.PUBLISH,
     steps: Steps = no_steps,
@@ -78,8 +79,9 @@ def build_index(
 
     Killed at any point, a second call goes on behind the last durable row and gives the same
     ids, rows, codebook and shards. Only the stages from `first` to `last` are run. With
-    `verify_content` every file is hashed, also where its stat says that it did not change. What
-    the build expects to make is announced in a line before photos are embedded.
+    `verify_content` every file is hashed, also where its stat says that it did not change. A
+    collection whose photos are gone all at once is refused, unless `allow_vanished`. What the
+    build expects to make is announced in a line before photos are embedded.
     """
     start = time.monotonic()
     load_faiss()
@@ -90,7 +92,7 @@ def build_index(
     embedded, codebook, manifest = EmbedReport(0, 0), None, None
     with open_workshop(out, checkpoint=checkpoint, embedder=embedder, steps=steps) as shop:
         if Stage.SCAN in due:
-            scan_photos(shop, sources)
+            scan_photos(shop, sources, allow_vanished=allow_vanished)
         pending = sources if Stage.EMBED in due else []
         expected = _expected(
             shop, pending, announce, factory=factory, ram=ram, shard_rows=shard_rows

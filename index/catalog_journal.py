@@ -1,6 +1,6 @@
 """The builder's journal: what was scanned, embedded and encoded, in few large transactions."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from index.catalog import (
 )
 from index.catalog_ids import live_ids
 from index.catalog_removals import RemovalJournal
-from index.catalog_scan import FoundPhoto, record_batch, record_first
+from index.catalog_scan import IS_PRESENT, FoundPhoto, record_batch, record_first
 from index.staging import StagedShard
 
 _SCAN_BATCH = 10_000
@@ -99,10 +99,21 @@ class Journal(RemovalJournal):
             chosen = select(collection.c.collection_id).where(collection.c.root == root)
             return int(self._connection.execute(chosen).scalar_one())
 
-    def record_scan(self, collection_id: int, found: Iterable[FoundPhoto]) -> int:
-        """Record a collection's photos, in one transaction; gives how many differ from before."""
+    def record_scan(
+        self,
+        collection_id: int,
+        found: Iterable[FoundPhoto],
+        *,
+        accept: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Record a collection's photos, in one transaction; gives how many differ from before.
+
+        `accept` is told how many could be opened before and how many can be now; when it
+        raises, nothing is recorded.
+        """
         self._steps("commit scan")
         with self._connection.begin():
+            num_before = self._num_present(collection_id)
             latest = select(func.coalesce(func.max(photo.c.seen), 0))
             scan = int(self._connection.execute(latest).scalar_one()) + 1
             record = record_batch if self._has_photos(collection_id) else record_first
@@ -113,10 +124,17 @@ class Journal(RemovalJournal):
                     self._connection, collection_id=collection_id, scan=scan, batch=batch
                 )
             num_changed += self._mark_missing(collection_id, scan)
+            if accept:
+                accept(num_before, self._num_present(collection_id))
             if num_changed:
                 self._open_generation()
         self._steps("scan committed")
         return num_changed
+
+    def _num_present(self, collection_id: int) -> int:
+        in_collection = photo.c.collection_id == collection_id
+        counted = select(func.count()).where(in_collection, photo.c.deleted.is_(None))
+        return int(self._connection.execute(counted.where(text(IS_PRESENT))).scalar_one())
 
     def _has_photos(self, collection_id: int) -> bool:
         one = select(photo.c.photo_id).where(photo.c.collection_id == collection_id).limit(1)

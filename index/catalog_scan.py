@@ -46,6 +46,11 @@ ON CONFLICT (collection_id, path) DO UPDATE SET
     seen = excluded.seen, deleted = NULL, attributes = excluded.attributes,
     label = excluded.label
 """
+# Photos that could be opened, whatever their bytes turned out to be.
+IS_PRESENT = """
+(photo.error IS NULL OR photo.error NOT IN
+    ('photo_missing', 'photo_unreadable', 'folder_unreadable', 'not_a_file'))
+"""
 
 
 class FoundPhoto(NamedTuple):

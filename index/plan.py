@@ -18,6 +18,7 @@ from index.codebook.footprint import (
 from index.codebook.kmeans import NUM_ITERATIONS, TWO_LEVELS_FROM
 from index.collection.reading import PhotoEmbedder
 from index.collection.sources import Source, open_source, scan
+from index.collection.vanished import vanished_text
 from index.current import current_manifest
 from index.errors import OtherCheckpointError
 from index.faiss_train import TRAIN_ROWS_PER_LIST, list_shape
@@ -34,9 +35,13 @@ _GRAPH_COMPARISONS = 16_384
 
 
 class Plan(NamedTuple):
-    """What a build would find, make and take; seconds are None where nothing could be measured."""
+    """What a build would find, make and take; seconds are None where nothing could be measured.
+
+    `vanished` names the collections whose photos are gone all at once.
+    """
 
     photos: Difference
+    vanished: list[str]
     num_rows: int
     dim: int
     factory: str
@@ -60,6 +65,7 @@ class Plan(NamedTuple):
         return "\n".join(
             [
                 f"photos {found.num_found}, new {found.num_new}, gone {found.num_gone}",
+                *(f"{one} A build refuses them without --allow-vanished" for one in self.vanished),
                 f"rows at most {self.num_rows} of {self.dim} values, factory {self.factory}",
                 f"disk {human_bytes(parts.disk)}: {files}",
                 f"memory: {memory}",
@@ -89,7 +95,7 @@ def plan_build(
     if parent:
         _require_model(parent, embedder, root=layout.root)
     start = time.monotonic()
-    found, sampled = _scan(layout, parent, photos)
+    found, vanished, sampled = _scan(layout, parent, photos)
     scan_seconds = time.monotonic() - start
     num_rows = found.num_new + (parent.counts.rows if parent else 0)
     num_live = found.num_new + (parent.counts.live if parent else 0) - found.num_gone
@@ -110,6 +116,7 @@ def plan_build(
     )
     return Plan(
         photos=found,
+        vanished=vanished,
         num_rows=num_rows,
         dim=dim,
         factory=chosen,
@@ -133,17 +140,22 @@ def _require_model(parent: Manifest, embedder: PhotoEmbedder, *, root: Path) -> 
 
 def _scan(
     layout: Layout, parent: Manifest | None, photos: Sequence[Path]
-) -> tuple[Difference, list[Path]]:
-    """What all collections hold against the live generation, and a few of their photos."""
+) -> tuple[Difference, list[str], list[Path]]:
+    """What all collections hold against the live generation, those that vanished, a few photos."""
     catalog = layout.root / parent.catalog.file if parent else None
     if parent and catalog:
         require_size(catalog, parent.catalog.size)
     sources = {source.root: source for source in map(open_source, photos)}
-    parts = [
-        compare(catalog, root, scan(source, skip=layout.root)) for root, source in sources.items()
-    ]
+    parts = {
+        root: compare(catalog, root, scan(source, skip=layout.root))
+        for root, source in sources.items()
+    }
+    texts = (
+        vanished_text(root, one.num_before, one.difference.num_found) for root, one in parts.items()
+    )
+    totals = zip(*(one.difference for one in parts.values()), strict=True)
     sampled = list(islice(_readable(sources.values(), layout), _NUM_TIMED_PHOTOS))
-    return Difference(*(sum(counts) for counts in zip(*parts, strict=True))), sampled
+    return Difference(*map(sum, totals)), [text for text in texts if text], sampled
 
 
 def _readable(sources: Iterable[Source], layout: Layout) -> Iterator[Path]:

@@ -5,6 +5,7 @@ A stage run twice does nothing the second time; one that lacks what an earlier s
 
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from index.codebook.balance import warn_of_imbalance
@@ -13,6 +14,7 @@ from index.codebook.footprint import Expected, building_bytes, choose_factory, f
 from index.codebook.train import Codebook, cut_files, find_codebook, train_live
 from index.collection.reading import PhotoEmbedder
 from index.collection.sources import Source, scan
+from index.collection.vanished import require_present
 from index.embed import EmbedReport, embed_pending
 from index.encode import encode_missing, require_encoded, row_ranges
 from index.errors import IndexFolderError
@@ -54,13 +56,19 @@ def stages_between(first: Stage, last: Stage) -> frozenset[Stage]:
     return chosen
 
 
-def scan_photos(shop: Workshop, sources: Sequence[Source]) -> None:
-    """Stage A: record what stands in the collections now."""
+def scan_photos(shop: Workshop, sources: Sequence[Source], *, allow_vanished: bool = False) -> None:
+    """Stage A: record what stands in the collections now.
+
+    Raises IndexFolderError for a collection whose photos are gone all at once, as on a disk that
+    is not mounted, and records nothing of it; not with `allow_vanished`.
+    """
     scanned = set[int]()
     for source in sources:
         number = shop.journal.collection_id(source.root, created=shop.started)
         if number not in scanned:
-            shop.journal.record_scan(number, scan(source, skip=shop.layout.root))
+            found = scan(source, skip=shop.layout.root)
+            accept = None if allow_vanished else partial(require_present, source.root)
+            shop.journal.record_scan(number, found, accept=accept)
             scanned.add(number)
 
 

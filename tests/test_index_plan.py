@@ -151,7 +151,7 @@ def test_memory_that_was_taken_is_compared_with_what_was_expected(
     captured = capsys.readouterr()
     assert "index.build: at most 3 rows, factory Flat: memory for serving" in captured.err
     assert "taken by this process" not in captured.out
-    monkeypatch.setattr(index.footprint, "_TOLERANCE", -1.0)
+    monkeypatch.setattr(index.codebook.footprint, "_TOLERANCE", -1.0)
     assert build_main([*flags, str(tmp_path / "two")]) == 0
     assert "taken by this process" in capsys.readouterr().out
 
