@@ -140,7 +140,9 @@ lint: install-dev
 
 # --- benchmarks -------------------------------------------------------------------------------
 
-.PHONY: bench-embedding bench-index bench-quality bench-trainer bench-ablation
+FULL ?=
+
+.PHONY: bench-embedding bench-index bench-service bench-quality bench-trainer bench-ablation
 bench-embedding: install-dev  ## speed of the engine and of index.build
 	status=0; $(BIN)/python -m benchmarks.embedding || status=1; \
 	  $(BIN)/python -m benchmarks.index_build || status=1; exit $$status
@@ -148,10 +150,13 @@ bench-embedding: install-dev  ## speed of the engine and of index.build
 bench-index: install-dev  ## the index: rates, recall, searches, changes; FULL=1: the whole protocol
 	$(BIN)/python -m benchmarks.index $(if $(FULL),--full)
 
+bench-service: install-dev  ## the service under load, beside LitServe and a plain handler; FULL=1
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/litserve litserve pyzmq psutil
+	$(BIN)/python -m benchmarks.service --litserve build/litserve $(if $(FULL),--full)
+
 bench-quality: install-dev  ## retrieval quality on the real photos of DATA
 	$(BIN)/python -m benchmarks.quality --data $(call quote,$(DATA)) --out build/quality --table docs/quality.md
 
-FULL ?=
 bench-trainer: install-dev  ## the trainer's overhead, loss, loading, checkpoints; FULL=1: the whole protocol
 	$(BIN)/python -m benchmarks.trainer --data $(call quote,$(DATA)) $(if $(FULL),--full)
 
