@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.catalog_reader import CatalogReader, Content
-from index.collection.reading import PhotoEmbedder
 from index.current import Pointer, checked_manifest, pointers, read_current
 from index.encode import read_shard
 from index.errors import IndexFolderError
@@ -17,7 +16,7 @@ from index.faiss_module import load_faiss
 from index.layout import Layout
 from index.lock import open_shared
 from index.manifest import Manifest
-from index.searching.canaries import check_embeddings, replay
+from index.searching.canaries import CanaryEmbedder, check_embeddings, replay
 from index.searching.half import widened
 from index.searching.live import live_flags
 from index.searching.ranker import Ranker
@@ -25,6 +24,7 @@ from index.searching.scoring import Ranked
 from index.searching.where import Filter
 from index.store import require_size
 from index.tuning.curve import search_depth
+from index.upkeep.check import check_generation
 
 _logger = logging.getLogger(__name__)
 
@@ -87,6 +87,16 @@ class Searcher:
         if faults:
             raise faults[0]
         raise IndexFolderError(f"{root}: no index here; make one with python -m index.build")
+
+    @classmethod
+    def open_current(cls, root: Path, *, mapped: bool = False) -> Self:
+        """Open the generation CURRENT names and no other; raises IndexFolderError."""
+        load_faiss()
+        layout = Layout(Path(root))
+        pointer = read_current(layout)
+        if pointer is None:
+            raise IndexFolderError(f"{layout.current}: missing, or not the name of a manifest")
+        return cls._open_generation(layout, pointer, mapped=mapped)
 
     @classmethod
     def _open_generation(cls, layout: Layout, pointer: Pointer, *, mapped: bool) -> Self:
@@ -217,7 +227,7 @@ class Searcher:
         """
         return self._catalog.read_photo(id)
 
-    def require_model(self, embedder: PhotoEmbedder) -> None:
+    def require_model(self, embedder: CanaryEmbedder) -> None:
         """Refuse a model that did not make the rows; raises IndexFolderError."""
         if embedder.fingerprint != self.fingerprint:
             raise IndexFolderError(
@@ -225,7 +235,13 @@ class Searcher:
                 f"not {embedder.fingerprint[:12]}; give the one it was built with"
             )
 
-    def check_canaries(self, embedder: PhotoEmbedder) -> None:
+    def check_files(self) -> None:
+        """Compare every byte with its checksum; raises IndexFolderError naming the file."""
+        fault = next(check_generation(self._layout, self.manifest), None)
+        if fault is not None:
+            raise IndexFolderError(f"{fault.file}: {fault.what}")
+
+    def check_canaries(self, embedder: CanaryEmbedder) -> None:
         """Embed the canaries' photos again and compare; raises IndexFolderError.
 
         On the engine and precision that built the index the vectors must agree to 0.9999,

@@ -9,10 +9,12 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
+from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
-from service import health, search, thumbnails
+from service import admin, health, search, thumbnails
 from service.errors import install_error_handlers
+from service.gate import Gate
 from service.middleware import RequestMiddleware
 from service.runtime import Runtime
 
@@ -27,6 +29,8 @@ PAGE_HEADERS = {
     "Cache-Control": "no-cache",
     "Referrer-Policy": "no-referrer",
 }
+
+EXPOSED_HEADERS = ["Location", "Retry-After", "Server-Timing", "X-Index-Generation", "X-Request-ID"]
 
 
 def create_app(runtime: Runtime, *, on_failure: Callable[[BaseException], None]) -> FastAPI:
@@ -52,11 +56,21 @@ def create_app(runtime: Runtime, *, on_failure: Callable[[BaseException], None])
         redoc_url=None,
         redirect_slashes=False,
     )
-    for room in (search, thumbnails, health):
+    for room in (search, thumbnails, health, admin):
         app.include_router(room.router)
     app.add_api_route("/", page, include_in_schema=False)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
-    app.add_middleware(RequestMiddleware)
+    settings = runtime.settings
+    gate = Gate(api_keys=settings.api_key, admin_keys=settings.admin_key)
+    app.add_middleware(RequestMiddleware, gate=gate)
+    if settings.cors_origins:  # outermost: a browser asks without a key whether it may ask
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+            expose_headers=EXPOSED_HEADERS,
+        )
     install_error_handlers(app)
     return app
 

@@ -35,16 +35,20 @@ KINDS: Mapping[str, _Kind] = {
     "empty_image": _Kind(400, "Empty image"),
     "image_undecodable": _Kind(400, "Not a readable image"),
     "bad_request": _Kind(400, "Bad request"),
+    "unauthorized": _Kind(401, "A key is needed"),
+    "forbidden": _Kind(403, "Not allowed"),
     "not_found": _Kind(404, "Not found"),
     "image_not_found": _Kind(404, "No such image"),
     "photo_missing": _Kind(404, "The original photo is gone"),
     "method_not_allowed": _Kind(405, "Method not allowed"),
     "body_timeout": _Kind(408, "The body arrived too slowly"),
+    "reload_in_progress": _Kind(409, "A reload is under way"),
     "payload_too_large": _Kind(413, "Body too large"),
     "image_too_many_pixels": _Kind(413, "Image too large"),
     "image_side_too_long": _Kind(413, "Image side too long"),
     "unsupported_media_type": _Kind(415, "Unsupported media type"),
     "validation": _Kind(422, "Invalid request"),
+    "index_refused": _Kind(422, "The index was not taken up"),
     "queue_full": _Kind(429, "Too many requests"),
     "internal": _Kind(500, "Internal error"),
     "not_ready": _Kind(503, "Not ready yet"),
@@ -90,6 +94,16 @@ INTERNAL = ProblemError("internal", "unexpected; the server's log names it by th
 
 def problem_response(request_id: str, problem: ProblemError) -> JSONResponse:
     """Write a problem as its document; 429 and 503 carry Retry-After."""
+    document = problem_document(request_id, problem)
+    status = document["status"]
+    headers = {"Cache-Control": "no-store"} | problem.headers
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers.setdefault("Retry-After", str(UNAVAILABLE_RETRY_SECONDS))
+    return JSONResponse(document, status, headers, PROBLEM_MEDIA_TYPE)
+
+
+def problem_document(request_id: str, problem: ProblemError) -> dict[str, Any]:
+    """A problem as JSON says it."""
     status, title = KINDS[problem.code]
     document: dict[str, Any] = {
         "type": f"/problems/{problem.code.replace('_', '-')}",
@@ -101,10 +115,7 @@ def problem_response(request_id: str, problem: ProblemError) -> JSONResponse:
     }
     if problem.faults:
         document["errors"] = [fault._asdict() for fault in problem.faults]
-    headers = {"Cache-Control": "no-store"} | problem.headers
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers.setdefault("Retry-After", str(UNAVAILABLE_RETRY_SECONDS))
-    return JSONResponse(document, status, headers, PROBLEM_MEDIA_TYPE)
+    return document
 
 
 def validation_problem(faults: Sequence[Fault]) -> ProblemError:

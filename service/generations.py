@@ -33,6 +33,7 @@ class Generations(Generic[G]):
     def __init__(self, first: G) -> None:
         self._lock = Lock()
         self._current = _Held(first)
+        self._closed = False
 
     @contextmanager
     def lease(self) -> Iterator[G]:
@@ -46,14 +47,20 @@ class Generations(Generic[G]):
             self._release(held)
 
     def swap(self, new: G) -> None:
-        """Let `new` answer from now on; leases under way keep what they have."""
-        held = _Held(new)
+        """Let `new` answer from now on; leases under way keep what they have.
+
+        After `close` there is nothing to answer, and `new` is closed at once.
+        """
+        left = _Held(new)
         with self._lock:
-            old, self._current = self._current, held
-        self._release(old)
+            if not self._closed:
+                left, self._current = self._current, left
+        self._release(left)
 
     def close(self) -> None:
         """Close the one that answers, now or with its last lease; nothing may be asked after."""
+        with self._lock:
+            self._closed = True
         self._release(self._current)
 
     def _release(self, held: _Held[G]) -> None:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import APIRouter, Request, Response
 
 from service.runtime import Ready, Runtime
-from service.schemas import Checks, EngineCheck, Health, IndexCheck, ModelCheck
+from service.schemas import Checks, EngineCheck, Health, IndexCheck, ModelCheck, ReloadCheck
 
 router = APIRouter()
 
@@ -16,9 +16,12 @@ _DISTRIBUTION = "multigrain-retrieval"
 
 @router.get("/health", responses={503: {"model": Health}})
 async def health(request: Request, response: Response) -> Health:
-    """Whether searches are answered (200) or not (503), and the parts that decide it."""
+    """Whether searches are answered (200) or not (503), and the parts that decide it.
+
+    `degraded` is 200: the generation before answers, as the live one was refused.
+    """
     runtime: Runtime = request.state.runtime
-    response.status_code = _status_code(ok=runtime.status == "ok")
+    response.status_code = _status_code(ok=runtime.answers)
     response.headers["Cache-Control"] = "no-store"
     checks = _checks(runtime.opened)
     return Health(
@@ -41,7 +44,7 @@ async def livez(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """200 when searches should be sent here."""
     runtime: Runtime = request.state.runtime
-    return Response(status_code=_status_code(ok=runtime.status == "ok"))
+    return Response(status_code=_status_code(ok=runtime.answers))
 
 
 def _status_code(*, ok: bool) -> int:
@@ -51,9 +54,12 @@ def _status_code(*, ok: bool) -> int:
 def _checks(opened: Ready | None) -> Checks:
     if opened is None:
         return Checks(
-            model=None, index=None, engine=EngineCheck(queue=0, inflight=0, last_ok_s=None)
+            model=None,
+            index=None,
+            engine=EngineCheck(queue=0, inflight=0, last_ok_s=None),
+            reload=ReloadCheck(last_error=None),
         )
-    engine, batcher = opened
+    engine, batcher, reloader = opened
     embedder = engine.embedder
     with engine.generations.lease() as searcher:
         index = IndexCheck(generation=searcher.generation, num_photos=searcher.num_live)
@@ -71,4 +77,5 @@ def _checks(opened: Ready | None) -> Checks:
             inflight=batcher.num_running,
             last_ok_s=None if last_ok_at is None else round(time.monotonic() - last_ok_at, 3),
         ),
+        reload=ReloadCheck(last_error=reloader.last_error),
     )

@@ -8,7 +8,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.batcher import QueueFullError
-from service.errors import INTERNAL, full_queue_problem, problem_response
+from service.errors import INTERNAL, ProblemError, full_queue_problem, problem_response
+from service.gate import Gate
 from service.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ def _refuse_when_full(scope: Scope) -> None:
     """
     runtime: Runtime | None = scope["state"].get("runtime")
     is_search = scope["method"] == "POST" and scope["path"] == "/search"
-    if is_search and runtime is not None and runtime.status == "ok" and runtime.opened is not None:
+    if is_search and runtime is not None and runtime.answers and runtime.opened is not None:
         runtime.opened.batcher.check_room()
 
 
@@ -39,15 +40,17 @@ class RequestMiddleware:
     Left to Starlette, an exception would be answered, raised again, and cost the connection.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, gate: Gate) -> None:
         self.app = app
+        self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass an HTTP request on under its id; anything else untouched."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = request_id_of(Headers(scope=scope))
+        headers = Headers(scope=scope)
+        request_id = request_id_of(headers)
         # Files are small and sent whole; Starlette would answer a bad Range in plain text.
         scope["headers"] = [header for header in scope["headers"] if header[0] != b"range"]
         scope.setdefault("state", {})["request_id"] = request_id
@@ -57,16 +60,18 @@ class RequestMiddleware:
             nonlocal answering
             if message["type"] == "http.response.start":
                 answering = True
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                headers["X-Content-Type-Options"] = "nosniff"
+                answered = MutableHeaders(scope=message)
+                answered["X-Request-ID"] = request_id
+                answered["X-Content-Type-Options"] = "nosniff"
             await send(message)
 
         try:
+            scope["state"]["client"] = self._gate.client_of(scope["method"], scope["path"], headers)
             _refuse_when_full(scope)
             await self.app(scope, receive, send_with_headers)
-        except QueueFullError as error:
-            response = problem_response(request_id, full_queue_problem(error))
+        except (QueueFullError, ProblemError) as error:
+            problem = error if isinstance(error, ProblemError) else full_queue_problem(error)
+            response = problem_response(request_id, problem)
             await response(scope, receive, send_with_headers)
         except Exception:
             logger.exception("request %s failed", request_id)

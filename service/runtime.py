@@ -1,6 +1,7 @@
 """What the routes share, and where in its life the service is."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from multigrain.photo import PhotoLimits
 from service.batcher import Batcher
 from service.engine import Answer, Engine, Query
 from service.errors import ProblemError
+from service.reload import Reloader, ReloadInProgressError
 from service.settings import Settings
 from service.side_work import SideWork
 
@@ -19,10 +21,12 @@ MAX_WAITING_THUMBNAILS = 128
 # One failure is a bad photo; this many alone in a row are a broken model.
 MAX_FAILED_IN_ROW = 3
 
+logger = logging.getLogger(__name__)
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Status = Literal["ok", "starting", "draining", "dead"]
+Status = Literal["ok", "degraded", "starting", "draining", "dead"]
 
 
 class Ready(NamedTuple):
@@ -30,6 +34,7 @@ class Ready(NamedTuple):
 
     engine: Engine
     batcher: Batcher[Query, Answer]
+    reloader: Reloader
 
 
 class Runtime:
@@ -76,7 +81,22 @@ class Runtime:
             max_queue=settings.max_queue,
         )
         batcher.start()
-        self.opened = Ready(engine, batcher)
+        reloader = Reloader(
+            settings.index, engine, engine_thread=self.engine_thread, mapped=settings.mapped
+        )
+        if settings.reload_poll_s:
+            reloader.watch(settings.reload_poll_s)
+        self.opened = Ready(engine, batcher, reloader)
+
+    def reload(self) -> None:
+        """Take up the generation CURRENT names, as far as one is served and none is under way."""
+        if self.opened is None or self.draining:
+            logger.warning("no reload: the service is %s", self.status)
+            return
+        try:
+            self.opened.reloader.begin()
+        except ReloadInProgressError as error:
+            logger.warning("no reload: %s", error)
 
     async def in_decoder(self, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
         """Run `work` on a decoding thread; given up before it starts, it is not run at all."""
@@ -86,6 +106,7 @@ class Runtime:
     async def close(self) -> None:
         """Finish the queue, then let go of the index and the threads."""
         if self.opened is not None:
+            self.opened.reloader.close()
             await self.opened.batcher.close()
             self.opened.engine.close()
         for pool in (self.engine_thread, self.decoders):
@@ -98,7 +119,14 @@ class Runtime:
             return "dead"
         if self.draining:
             return "draining"
-        return "ok" if self.opened is not None else "starting"
+        if self.opened is None:
+            return "starting"
+        return "ok" if self.opened.reloader.last_error is None else "degraded"
+
+    @property
+    def answers(self) -> bool:
+        """Whether searches should be sent here."""
+        return self.status in {"ok", "degraded"}
 
     @property
     def inference_alive(self) -> bool:

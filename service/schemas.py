@@ -116,19 +116,39 @@ class EngineCheck(BaseModel):
     last_ok_s: float | None
 
 
+class ReloadCheck(BaseModel):
+    """Why the last reload was refused; null when it was not, or when there was none."""
+
+    last_error: str | None
+
+
 class Checks(BaseModel):
     """The parts of the service; null while they are being opened."""
 
     model: ModelCheck | None
     index: IndexCheck | None
     engine: EngineCheck
+    reload: ReloadCheck
 
 
 class Health(BaseModel):
     """Answer of GET /health."""
 
-    status: Literal["ok", "starting", "draining", "dead"]
+    status: Literal["ok", "degraded", "starting", "draining", "dead"]
     checks: Checks
     version: str
     generation: str | None
     uptime_s: float
+
+
+class ReloadState(BaseModel):
+    """Answer of POST /admin/reload and GET /admin/reload/{job}.
+
+    `generation` is the one taken up, `error` the problem document of one that was refused.
+    """
+
+    id: str
+    status: Literal["running", "done", "failed"]
+    generation: str | None
+    seconds: float | None
+    error: dict[str, JsonValue] | None

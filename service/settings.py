@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 
 from multigrain.config import Config
 from multigrain.cpus import num_cpus
@@ -50,3 +50,32 @@ class Settings(Config):
     drain_grace_s: float = Field(
         5.0, ge=0, description="time between SIGTERM and closing the port, for a balancer to notice"
     )
+    reload_poll_s: float = Field(
+        0.0, ge=0, description="how often CURRENT is looked at for a new generation; 0: never"
+    )
+    api_key: list[SecretStr] = Field(
+        [], description="key that reading asks for; repeatable; none: reading is open to all"
+    )
+    admin_key: list[SecretStr] = Field(
+        [], description="key that administration asks for; repeatable; none: it is refused to all"
+    )
+    cors_origins: list[str] = Field(
+        [], description="origins whose pages may ask, such as https://example.org; repeatable"
+    )
+
+    @field_validator("api_key", "admin_key")
+    @classmethod
+    def _keys_are_keys(cls, keys: list[SecretStr]) -> list[SecretStr]:
+        for key in keys:
+            text = key.get_secret_value()
+            # --print-config shows stars, and what it prints is a file of settings.
+            if not text.strip("*") or text != text.strip():
+                raise ValueError("a key is empty, stars alone, or has blanks around it")
+        return keys
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_named(cls, origins: list[str]) -> list[str]:
+        if "*" in origins:
+            raise ValueError("name the origins; '*' would let every page ask")
+        return origins

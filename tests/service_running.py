@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,6 +39,14 @@ class Service:
         return self.client.get("/health")
 
 
+def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Come back when something has come true; fail when it does not in time."""
+    give_up_at = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up_at, "it did not come true"
+        time.sleep(0.005)
+
+
 @contextmanager
 def running(settings: Settings) -> Iterator[Service]:
     """Serve in a thread until the block ends; raises what kept the service from opening."""
@@ -57,9 +65,9 @@ def running(settings: Settings) -> Iterator[Service]:
 
 
 def _wait_until_ready(server: DrainingServer) -> None:
-    give_up_at = time.monotonic() + START_SECONDS
-    while server.runtime.status != "ok":
+    def is_ready() -> bool:
         if server.failure is not None:
             raise server.failure
-        assert time.monotonic() < give_up_at, "the service did not become ready"
-        time.sleep(0.02)
+        return server.runtime.answers
+
+    wait_until(is_ready, START_SECONDS)

@@ -246,6 +246,16 @@ def test_request_in_flight_at_sigterm_is_answered(
         assert statuses == [200]
 
 
+def test_sighup_reloads_the_index(index_root: Path) -> None:
+    """A signal takes up the live generation; the process goes on."""
+    with started("--index", str(index_root)) as (process, url):
+        process.send_signal(signal.SIGHUP)
+        assert process.stderr is not None
+        said = next(line for line in process.stderr if "reload 1" in line)
+        assert "generation 000001 answers" in said
+        assert check(url) is None
+
+
 def test_healthcheck_tells_a_ready_service_from_an_absent_one(service: Service) -> None:
     """The container's probe is quiet when all is well and says what is wrong otherwise."""
     assert check(service.url) is None

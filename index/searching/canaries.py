@@ -1,21 +1,49 @@
 """Stored rows whose neighbours are known: they tell a wrong folder or model from a right one."""
 
 import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.catalog_reader import CatalogReader
-from index.collection.reading import PhotoEmbedder
 from index.errors import IndexFolderError
 from index.manifest import CanaryPart, Manifest, canary
 from index.searching.ranker import Ranker
+
+if TYPE_CHECKING:
+    from multigrain.embedder import Prepared
 
 _NUM_CANARIES = 8
 _NUM_NEIGHBOURS = 10
 _SAME_ENGINE_COSINE = 0.9999
 
 _logger = logging.getLogger(__name__)
+
+
+class CanaryEmbedder(Protocol):
+    """What comparing canaries needs of multigrain.embedder.Embedder."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The checkpoint's fingerprint."""
+
+    @property
+    def engine(self) -> str:
+        """What runs the model."""
+
+    @property
+    def precision(self) -> str:
+        """The numbers the model runs in."""
+
+    def read(self, source: bytes) -> "Prepared":
+        """Decode and prepare; raises PhotoError."""
+
+    def embed_pixels(
+        self, pixels: Sequence[NDArray[np.uint8]], batch_size: int
+    ) -> NDArray[np.float32]:
+        """Unit rows fp32 [N, D] of prepared pixels, in order."""
 
 
 def choose_canaries(ranker: Ranker, live_ids: NDArray[np.int64]) -> list[CanaryPart]:
@@ -51,7 +79,7 @@ def replay(manifest: Manifest, ranker: Ranker) -> None:
 
 
 def check_embeddings(
-    manifest: Manifest, ranker: Ranker, catalog: CatalogReader, embedder: PhotoEmbedder
+    manifest: Manifest, ranker: Ranker, catalog: CatalogReader, embedder: CanaryEmbedder
 ) -> None:
     """Embed the canaries' photos again; raises IndexFolderError when the model disagrees."""
     readable = [(part, catalog.read_photo(part.id)) for part in manifest.canaries]

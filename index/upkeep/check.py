@@ -14,7 +14,13 @@ from index.errors import IndexFolderError
 from index.layout import Layout
 from index.manifest import FilePart, Manifest, ShardPart, parse_manifest
 from index.store import unpack_live
-from index.upkeep.check_shard import Fault, check_shard, differing, missing_or_cut
+from index.upkeep.check_shard import (
+    Fault,
+    check_shard,
+    check_shard_files,
+    differing,
+    missing_or_cut,
+)
 from multigrain.checkpoint import load_checkpoint
 from multigrain.errors import MultiGrainError
 
@@ -64,6 +70,16 @@ def check_folder(layout: Layout, *, deep: bool) -> Found:
     num_files = 1 + len(generations(layout)) + len(files)
     num_files += sum(len(list((layout.shards / folder).glob("*"))) for folder in jobs)
     return Found(list(dict.fromkeys(faults)), num_files)
+
+
+def check_generation(layout: Layout, manifest: Manifest) -> Iterator[Fault]:
+    """The faults of the files one generation names, by every checksum."""
+    for part in _file_parts(manifest):
+        yield from _check_file(layout.root / part.file, part, deep=True)
+    for shard in manifest.shards:
+        yield from check_shard_files(layout, shard, deep=True)
+    yield from _check_codebook(layout, manifest, deep=True)
+    yield from _check_model(layout, manifest, deep=True)
 
 
 def _check_current(layout: Layout) -> Iterator[Fault]:

@@ -46,18 +46,11 @@ def check_shard(
     layout: Layout, part: ShardPart, *, dim: int, live: NDArray[np.bool_] | None, deep: bool
 ) -> Iterator[Fault]:
     """The faults of a shard; `live` [n] are its rows' flags, None where they are not known."""
-    path = layout.shard_document(part.folder)
-    if not path.is_file():
-        yield Fault(path, "missing")
-        return
-    if sha256(path.read_bytes()).hexdigest() != part.sha256:
-        yield Fault(path, "its hash is not the manifest's")
-        return
-    document = ShardDocument.model_validate_json(path.read_bytes())
-    damaged = list(_check_files(path.parent, document, deep=deep))
+    damaged = list(check_shard_files(layout, part, deep=deep))
     yield from damaged
     if damaged:
         return
+    document = ShardDocument.model_validate_json(layout.shard_document(part.folder).read_bytes())
     try:
         yield from _check_lists(layout, part, document, deep=deep)
     except IndexFolderError as error:
@@ -67,6 +60,19 @@ def check_shard(
         rows = layout.embeddings(part.folder)
         mapped = map_rows(rows, num_rows=part.n, dim=dim)
         yield from (Fault(rows, what) for what in _check_rows(mapped, part.first_id, live))
+
+
+def check_shard_files(layout: Layout, part: ShardPart, *, deep: bool) -> Iterator[Fault]:
+    """The faults of a shard's files as bytes: sizes, and with `deep` every checksum."""
+    path = layout.shard_document(part.folder)
+    if not path.is_file():
+        yield Fault(path, "missing")
+        return
+    data = path.read_bytes()
+    if sha256(data).hexdigest() != part.sha256:
+        yield Fault(path, "its hash is not the manifest's")
+        return
+    yield from _check_files(path.parent, ShardDocument.model_validate_json(data), deep=deep)
 
 
 def _check_files(folder: Path, document: ShardDocument, *, deep: bool) -> Iterator[Fault]:
