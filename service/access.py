@@ -20,6 +20,7 @@ ACCESS: Mapping[tuple[str, str], Access] = {
     ("GET", "/health"): Access.OPEN,
     ("GET", "/livez"): Access.OPEN,
     ("GET", "/readyz"): Access.OPEN,
+    ("GET", "/version"): Access.OPEN,
     ("POST", "/search"): Access.READ,
     ("GET", "/images/{image_id}/thumbnail"): Access.READ,
     ("POST", "/admin/reload"): Access.ADMIN,

@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
-from service import admin, health, search, thumbnails
+from service import admin, health, search, thumbnails, version
 from service.errors import install_error_handlers
 from service.gate import Gate
 from service.middleware import RequestMiddleware
@@ -56,7 +56,7 @@ def create_app(runtime: Runtime, *, on_failure: Callable[[BaseException], None])
         redoc_url=None,
         redirect_slashes=False,
     )
-    for room in (search, thumbnails, health, admin):
+    for room in (search, thumbnails, health, version, admin):
         app.include_router(room.router)
     app.add_api_route("/", page, include_in_schema=False)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")

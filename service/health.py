@@ -2,16 +2,14 @@
 
 import time
 from http import HTTPStatus
-from importlib.metadata import version
 
 from fastapi import APIRouter, Request, Response
 
 from service.runtime import Ready, Runtime
 from service.schemas import Checks, EngineCheck, Health, IndexCheck, ModelCheck, ReloadCheck
+from service.version import release
 
 router = APIRouter()
-
-_DISTRIBUTION = "multigrain-retrieval"
 
 
 @router.get("/health", responses={503: {"model": Health}})
@@ -27,7 +25,7 @@ async def health(request: Request, response: Response) -> Health:
     return Health(
         status=runtime.status,
         checks=checks,
-        version=version(_DISTRIBUTION),
+        version=release(),
         generation=checks.index.generation if checks.index else None,
         uptime_s=round(time.monotonic() - runtime.started_at, 1),
     )

@@ -131,6 +131,13 @@ class Checks(BaseModel):
     reload: ReloadCheck
 
 
+class Version(BaseModel):
+    """Answer of GET /version; the revision is the commit the image was built from, where known."""
+
+    version: str
+    revision: str | None
+
+
 class Health(BaseModel):
     """Answer of GET /health."""
 

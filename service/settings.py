@@ -50,6 +50,9 @@ class Settings(Config):
     drain_grace_s: float = Field(
         5.0, ge=0, description="time between SIGTERM and closing the port, for a balancer to notice"
     )
+    revision: str | None = Field(
+        None, description="commit this was built from, told by GET /version; images set it"
+    )
     reload_poll_s: float = Field(
         0.0, ge=0, description="how often CURRENT is looked at for a new generation; 0: never"
     )

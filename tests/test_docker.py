@@ -2,6 +2,9 @@
 
 import functools
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +17,15 @@ ROOT = Path(__file__).parents[1]
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
 COMPOSE = ROOT / "docker-compose.yml"
 TARGETS = ("trainer", "index", "service")
+
+
+# What the suite does of each RUN step, or why it does not.
+RUN_STEPS = {
+    "python -m venv /opt/venv": "the Makefile's first step, by .ci/run",
+    "pip install ${TORCH_INDEX:+": "make install-dev, in one step with the project",
+    'pip install ".[${EXTRA}]"': "make install-dev, which installs the same extras editable",
+    "groupadd --gid 10001": "not run: it would add a user to the machine that tests",
+}
 
 
 class Instruction(NamedTuple):
@@ -72,8 +84,10 @@ def compose_services() -> dict[str, Any]:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_each_image_runs_as_a_user_without_privileges(target: str) -> None:
-    """No target ends as root."""
-    assert last(target, "USER") not in {"root", "0"}
+    """No target ends as root; a number, since Kubernetes cannot tell whether a name is root's."""
+    user, _, group = last(target, "USER").partition(":")
+    assert int(user) > 0
+    assert int(group) > 0
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -87,6 +101,39 @@ def test_commands_are_in_exec_form(target: str) -> None:
 def test_entrypoint_answers_help(target: str) -> None:
     """The module each image starts exists and explains itself."""
     assert "--" in help_of(target)
+
+
+def test_every_step_of_the_build_is_accounted_for() -> None:
+    """Each RUN is exercised somewhere, or the table says why not."""
+    steps = [i.value for _, lines in read_stages().values() for i in lines if i.name == "RUN"]
+    assert len(steps) == len(RUN_STEPS)
+    for step, known in zip(steps, RUN_STEPS, strict=True):
+        assert step.startswith(known)
+
+
+def test_base_image_is_pinned_to_a_release() -> None:
+    """Both stages come from one image, whose tag names a whole version and a Debian release."""
+    (image,) = re.findall(r"^ARG PYTHON_IMAGE=(.*)$", DOCKERFILE.read_text(), re.MULTILINE)
+    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-[a-z]+", image)
+    stages = read_stages()
+    assert {stages[stage][0] for stage in ("build", "base")} == {"${PYTHON_IMAGE}"}
+
+
+def test_image_tells_the_commit_it_was_built_from() -> None:
+    """The build argument becomes the label and the setting that GET /version answers."""
+    assert 'image.revision="${GIT_HASH}"' in last("service", "LABEL")
+    assert any("MULTIGRAIN_REVISION=${GIT_HASH}" in i.value for i in instructions_of("service"))
+    assert "--revision" in help_of("service")
+    assert compose_services()["service"]["build"]["args"]["GIT_HASH"] == "${GIT_HASH:-}"
+
+
+def test_linter_finds_nothing_in_the_dockerfile() -> None:
+    """hadolint, where it is installed."""
+    hadolint = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if hadolint is None:
+        pytest.skip("hadolint is not installed")
+    done = subprocess.run([hadolint, str(DOCKERFILE)], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_healthcheck_answers_help() -> None:
@@ -121,8 +168,11 @@ def test_compose_serves_after_the_index_is_built() -> None:
 def test_compose_publishes_on_loopback_and_mounts_read_only() -> None:
     """Nothing is reachable from outside by default, and the service can write nothing."""
     services = compose_services()
-    assert all(port.startswith("127.0.0.1:") for port in services["service"]["ports"])
-    assert all(volume.endswith(":ro") for volume in services["service"]["volumes"])
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    for name in ("service", "service-gpu"):
+        assert all(volume.endswith(":ro") for volume in services[name]["volumes"])
     assert all(service["read_only"] for service in services.values())
 
 
@@ -137,17 +187,30 @@ def test_compose_writes_only_to_volumes_of_the_images_user() -> None:
     base = read_stages()["base"][1]
     before_user = base[: [i.name for i in base].index("USER")]
     (made,) = [i.value for i in before_user if i.name == "RUN" and "install --directory" in i.value]
-    assert f"--owner={last('base', 'USER')}" in made
+    user, _, group = last("base", "USER").partition(":")
+    assert f"--owner={user} --group={group}" in made
     assert all(folder in made.split() for _, folder in writable)
 
 
-def test_compose_trains_only_when_asked() -> None:
-    """`docker compose up` needs no training: that service has a profile, the others none."""
+def test_compose_starts_only_what_a_laptop_can_run() -> None:
+    """`docker compose up` needs neither training nor a GPU: those have profiles."""
     profiles = {name: entry.get("profiles") for name, entry in compose_services().items()}
-    assert profiles == {"index": None, "service": None, "train": ["train"]}
+    always = {name for name, named in profiles.items() if named is None}
+    assert always == {"index", "service"}
+    assert (profiles["train"], profiles["service-gpu"]) == (["train"], ["gpu"])
 
 
-@pytest.mark.parametrize("service", ["index", "service", "train"])
+def test_compose_reserves_a_gpu_only_in_its_profile() -> None:
+    """The GPU's service is built for one, reserves one and takes another port."""
+    services = compose_services()
+    gpu = services["service-gpu"]
+    assert gpu["build"]["args"]["EXTRA"] == "gpu"
+    assert gpu["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
+    assert gpu["ports"] != services["service"]["ports"]
+    assert [name for name, entry in services.items() if "deploy" in entry] == ["service-gpu"]
+
+
+@pytest.mark.parametrize("service", ["index", "service", "service-gpu", "train"])
 def test_compose_flags_are_known_to_the_program(service: str) -> None:
     """Every flag in the compose file is one the program lists in its help."""
     entry = compose_services()[service]
