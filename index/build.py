@@ -12,9 +12,7 @@ from multigrain.config import Config
 from multigrain.program import load_config, run_main
 
 if TYPE_CHECKING:
-    from index.builder import BuildReport
     from index.collection.reading import PhotoEmbedder
-    from index.manifest import SearchPart
 
 PROG = "index.build"
 EXIT_TOO_MANY_BAD = 3
@@ -83,7 +81,9 @@ def _build(config: BuildConfig) -> int:
     from index.builder import build_index
     from index.errors import IndexFolderError
     from index.faiss_module import load_faiss
+    from index.layout import Layout
     from index.stages import Stage
+    from index.summary import summary
     from multigrain.embedder import Embedder
 
     load_faiss()
@@ -113,7 +113,7 @@ def _build(config: BuildConfig) -> int:
             f"{error.filename or config.out}: {error.strerror or error}; "
             "mend it, then run again to continue"
         ) from error
-    print(_summary(report, config))
+    print(summary(report, Layout(config.out), until=config.until))
     if config.max_bad is not None and report.num_bad > config.max_bad:
         print(f"{PROG}: {report.num_bad} bad photos, --max-bad {config.max_bad}", file=sys.stderr)
         return EXIT_TOO_MANY_BAD
@@ -143,32 +143,6 @@ def _plan(config: BuildConfig, embedder: "PhotoEmbedder") -> str:
         decode_threads=config.decode_threads,
     )
     return plan.text()
-
-
-def _summary(report: "BuildReport", config: BuildConfig) -> str:
-    rows = f"rows {report.num_rows} ({report.num_live} live), new {report.num_new}"
-    work = f"bad {report.num_bad}, {report.seconds:.1f} s"
-    work += f", factory {report.factory}" if report.factory else ""
-    lines = [f"photos {report.num_photos}, {rows}, {work}"]
-    if report.search and report.search.nprobe is not None:
-        lines.append(_tuned(report.search))
-    if report.num_bad:
-        lines.append(f"bad photos are listed in {config.out / 'quarantine.jsonl'}")
-    if report.memory and report.memory.is_outside:
-        taken, expected = (f"{part / 1e6:.0f} MB" for part in reversed(report.memory))
-        lines.append(f"memory: {taken} taken by this process, {expected} expected")
-    if report.is_new_generation:
-        lines.append(f"published generation {report.generation} in {config.out}")
-    elif config.until != "publish":
-        lines.append(f"stopped behind stage {config.until}: nothing is published")
-    else:
-        lines.append(f"nothing changed: generation {report.generation} stays")
-    return "\n".join(lines)
-
-
-def _tuned(search: "SearchPart") -> str:
-    depth = f"nprobe {search.nprobe}, rerank {search.rerank}"
-    return f"tuned to {depth}: recall@10 {search.recall:.4f}, at least {search.recall_lower:.4f}"
 
 
 if __name__ == "__main__":

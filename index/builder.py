@@ -1,10 +1,10 @@
 """A build, stage by stage: scan, embed, train, encode, merge, tune, publish."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from index.catalog_scan import ScanCounts
 from index.codebook.footprint import Expected, MemoryCheck
 from index.codebook.memory import PeakMemory
 from index.codebook.train import Codebook
@@ -17,6 +17,7 @@ from index.faiss_module import load_faiss
 from index.faiss_train import num_lists
 from index.manifest import Manifest, SearchPart
 from index.merge import merge_shards
+from index.stage_times import StageTimes
 from index.stages import (
     Stage,
     embed_photos,
@@ -30,6 +31,7 @@ from index.stages import (
     tune_search,
 )
 from index.steps import Steps, no_steps
+from index.store import built_bytes
 from index.workshop import Workshop, open_workshop
 from multigrain.cpus import num_cpus
 
@@ -38,19 +40,31 @@ TARGET_RECALL = 0.95
 
 
 class BuildReport(NamedTuple):
-    """What a build found and did; `generation` is the live one, new or not, None before any."""
+    """What a build found and did; `generation` is the live one, new or not, None before any.
+
+    `num_photos`, `num_rows`, `num_live`, `num_bad` and `num_bytes` are the index's; `scanned`,
+    `num_renamed`, `embedded`, `seconds` of each stage and `memory` this build's.
+    """
 
     generation: str | None
     is_new_generation: bool
     num_photos: int
     num_rows: int
     num_live: int
-    num_new: int
     num_bad: int
     factory: str | None
     search: SearchPart | None
-    seconds: float
-    memory: MemoryCheck | None
+    seconds: dict[str, float]
+    num_bytes: int
+    scanned: ScanCounts | None = None
+    num_renamed: int = 0
+    embedded: EmbedReport | None = None
+    memory: MemoryCheck | None = None
+
+    @property
+    def num_new(self) -> int:
+        """Contents that were embedded."""
+        return self.embedded.num_new if self.embedded else 0
 
 
 def _say_nothing(_line: str) -> None:
@@ -83,46 +97,83 @@ def build_index(
     collection whose photos are gone all at once is refused, unless `allow_vanished`. What the
     build expects to make is announced in a line before photos are embedded.
     """
-    start = time.monotonic()
+    times = StageTimes()
     load_faiss()
     if factory is not None:
         num_lists(factory, dim=embedder.dim)
     due = stages_between(first, last)
     sources = [open_source(path) for path in photos]
-    embedded, codebook, manifest = EmbedReport(0, 0), None, None
+    scanned, embedded = None, None
     with open_workshop(out, checkpoint=checkpoint, embedder=embedder, steps=steps) as shop:
+        mark = shop.journal.scan_mark()
         if Stage.SCAN in due:
-            scan_photos(shop, sources, allow_vanished=allow_vanished)
+            with times.of(Stage.SCAN):
+                scanned = scan_photos(shop, sources, allow_vanished=allow_vanished)
         pending = sources if Stage.EMBED in due else []
         expected = _expected(
             shop, pending, announce, factory=factory, ram=ram, shard_rows=shard_rows
         )
         if Stage.EMBED in due:
-            threads = decode_threads or num_cpus()
-            embedded = embed_photos(
-                shop,
-                sources,
-                embedder,
-                shard_rows=shard_rows,
-                decode_threads=threads,
-                verify_content=verify_content,
-            )
+            with times.of(Stage.EMBED):
+                embedded = embed_photos(
+                    shop,
+                    sources,
+                    embedder,
+                    shard_rows=shard_rows,
+                    decode_threads=decode_threads or num_cpus(),
+                    verify_content=verify_content,
+                )
         with PeakMemory() as memory:
-            if Stage.TRAIN in due:
-                codebook = train_codebook(shop, factory=factory, ram=ram)
-            elif due & {Stage.ENCODE, Stage.MERGE, Stage.TUNE, Stage.PUBLISH}:
-                codebook = trained_codebook(shop, factory=factory, ram=ram)
-            if Stage.ENCODE in due and codebook:
-                encode_shards(shop, codebook)
-            if Stage.MERGE in due and codebook:
-                merge_shards(shop, codebook, shard_rows=shard_rows)
-            if Stage.TUNE in due and codebook:
-                tune_search(shop, codebook, embedder, target=target_recall)
-            if Stage.PUBLISH in due and codebook:
-                manifest = publish_generation(shop, codebook)
-        seconds = time.monotonic() - start
-        report = _report(shop, manifest, codebook, embedded, seconds=seconds)
-        return report._replace(memory=_check(memory, expected))
+            codebook, manifest = _indexed(
+                shop,
+                embedder,
+                due,
+                times,
+                factory=factory,
+                ram=ram,
+                target_recall=target_recall,
+                shard_rows=shard_rows,
+            )
+        report = _report(shop, manifest, codebook, times)
+        return report._replace(
+            scanned=scanned,
+            num_renamed=shop.journal.num_renamed(mark),
+            embedded=embedded,
+            memory=_check(memory, expected),
+        )
+
+
+def _indexed(
+    shop: Workshop,
+    embedder: PhotoEmbedder,
+    due: Collection[Stage],
+    times: StageTimes,
+    *,
+    factory: str | None,
+    ram: int | None,
+    target_recall: float,
+    shard_rows: int,
+) -> tuple[Codebook | None, Manifest | None]:
+    """Run the stages behind embedding that are due; gives the codebook and what was published."""
+    codebook, manifest = None, None
+    if Stage.TRAIN in due:
+        with times.of(Stage.TRAIN):
+            codebook = train_codebook(shop, factory=factory, ram=ram)
+    elif set(due) & {Stage.ENCODE, Stage.MERGE, Stage.TUNE, Stage.PUBLISH}:
+        codebook = trained_codebook(shop, factory=factory, ram=ram)
+    if Stage.ENCODE in due and codebook:
+        with times.of(Stage.ENCODE):
+            encode_shards(shop, codebook)
+    if Stage.MERGE in due and codebook:
+        with times.of(Stage.MERGE):
+            merge_shards(shop, codebook, shard_rows=shard_rows)
+    if Stage.TUNE in due and codebook:
+        with times.of(Stage.TUNE):
+            tune_search(shop, codebook, embedder, target=target_recall)
+    if Stage.PUBLISH in due and codebook:
+        with times.of(Stage.PUBLISH):
+            manifest = publish_generation(shop, codebook)
+    return codebook, manifest
 
 
 def _expected(
@@ -155,12 +206,7 @@ def _check(memory: PeakMemory, expected: Expected | None) -> MemoryCheck | None:
 
 
 def _report(
-    shop: Workshop,
-    manifest: Manifest | None,
-    codebook: Codebook | None,
-    embedded: EmbedReport,
-    *,
-    seconds: float,
+    shop: Workshop, manifest: Manifest | None, codebook: Codebook | None, times: StageTimes
 ) -> BuildReport:
     live, photos = manifest or shop.parent, shop.journal.counts()
     parent = shop.parent.generation if shop.parent else None
@@ -170,10 +216,9 @@ def _report(
         num_photos=photos.photos,
         num_rows=sum(part.n for part in row_ranges(shop.layout, shop.journal)),
         num_live=len(shop.journal.live_ids()),
-        num_new=embedded.num_new,
         num_bad=photos.quarantined,
         factory=codebook.factory if codebook else None,
         search=live.search if live else None,
-        seconds=seconds,
-        memory=None,
+        seconds=times.seconds,
+        num_bytes=built_bytes(shop.layout),
     )

@@ -18,7 +18,16 @@ from index.catalog import (
 )
 from index.catalog_ids import live_ids
 from index.catalog_removals import RemovalJournal
-from index.catalog_scan import IS_PRESENT, FoundPhoto, record_batch, record_first
+from index.catalog_scan import (
+    IS_PRESENT,
+    FoundPhoto,
+    ScanCounts,
+    ScanMark,
+    last_mark,
+    num_renamed,
+    record_batch,
+    record_first,
+)
 from index.staging import StagedShard
 
 _SCAN_BATCH = 10_000
@@ -105,8 +114,8 @@ class Journal(RemovalJournal):
         found: Iterable[FoundPhoto],
         *,
         accept: Callable[[int, int], None] | None = None,
-    ) -> int:
-        """Record a collection's photos, in one transaction; gives how many differ from before.
+    ) -> ScanCounts:
+        """Record a collection's photos, in one transaction.
 
         `accept` is told how many could be opened before and how many can be now; when it
         raises, nothing is recorded.
@@ -114,22 +123,32 @@ class Journal(RemovalJournal):
         self._steps("commit scan")
         with self._connection.begin():
             num_before = self._num_present(collection_id)
-            latest = select(func.coalesce(func.max(photo.c.seen), 0))
-            scan = int(self._connection.execute(latest).scalar_one()) + 1
+            scan = last_mark(self._connection).scan + 1
             record = record_batch if self._has_photos(collection_id) else record_first
-            num_changed = 0
+            num_found = num_changed = 0
             remaining = iter(found)
             while batch := list(islice(remaining, _SCAN_BATCH)):
                 num_changed += record(
                     self._connection, collection_id=collection_id, scan=scan, batch=batch
                 )
-            num_changed += self._mark_missing(collection_id, scan)
+                num_found += len(batch)
+            counts = ScanCounts(num_found, num_changed, self._mark_missing(collection_id, scan))
             if accept:
                 accept(num_before, self._num_present(collection_id))
-            if num_changed:
+            if counts.differs:
                 self._open_generation()
         self._steps("scan committed")
-        return num_changed
+        return counts
+
+    def scan_mark(self) -> ScanMark:
+        """Where the journal stands now; for `num_renamed` after a scan."""
+        with self._connection.begin():
+            return last_mark(self._connection)
+
+    def num_renamed(self, mark: ScanMark) -> int:
+        """How many photos vanished since the mark, whose bytes were found at new paths."""
+        with self._connection.begin():
+            return num_renamed(self._connection, mark)
 
     def _num_present(self, collection_id: int) -> int:
         in_collection = photo.c.collection_id == collection_id

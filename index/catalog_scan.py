@@ -52,6 +52,32 @@ IS_PRESENT = """
     ('photo_missing', 'photo_unreadable', 'folder_unreadable', 'not_a_file'))
 """
 
+# A photo whose bytes stand at a path that no scan had seen before.
+_NUM_RENAMED = """
+SELECT count(*) FROM photo WHERE deleted > ?1 AND content_id IN
+    (SELECT content_id FROM photo WHERE deleted IS NULL AND photo_id > ?2)
+"""
+
+
+class ScanCounts(NamedTuple):
+    """Photos a scan found, how many of them are new or differ, and how many are gone."""
+
+    found: int
+    changed: int
+    gone: int
+
+    @property
+    def differs(self) -> bool:
+        """Whether anything is not as it was."""
+        return bool(self.changed or self.gone)
+
+
+class ScanMark(NamedTuple):
+    """The last scan and the last photo's number at a moment."""
+
+    scan: int
+    photo_id: int
+
 
 class FoundPhoto(NamedTuple):
     """A photo file as a scan sees it; `error` when it cannot even be tried.
@@ -87,3 +113,14 @@ def record_batch(
     connection.exec_driver_sql(_INSERT, [tuple(found) for found in batch])
     connection.exec_driver_sql(_UNCHANGED, (scan, collection_id))
     return connection.exec_driver_sql(_CHANGED, (collection_id, scan)).rowcount
+
+
+def last_mark(connection: Connection) -> ScanMark:
+    """Where the journal stands before a scan."""
+    latest = "SELECT coalesce(max(seen), 0), coalesce(max(photo_id), 0) FROM photo"
+    return ScanMark(*map(int, connection.exec_driver_sql(latest).one()))
+
+
+def num_renamed(connection: Connection, mark: ScanMark) -> int:
+    """How many photos vanished since, whose bytes were found at new paths."""
+    return int(connection.exec_driver_sql(_NUM_RENAMED, tuple(mark)).scalar_one())

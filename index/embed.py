@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from index.catalog_journal import Journal, NewContent, Outcome
 from index.collection.known import KnownContents
+from index.collection.meter import Meter
+from index.collection.photo_file import read_photo_file
 from index.collection.reading import PhotoEmbedder, ReadPhoto, read_photo
 from index.layout import Layout
 from index.staging import StagingWriter, recover
@@ -34,10 +36,28 @@ _BATCHES_PER_BLOCK = 4
 
 
 class EmbedReport(NamedTuple):
-    """Contents embedded, and photos that failed, in this run."""
+    """What one run did: contents embedded, photos whose bytes had a row, photos that failed.
+
+    `limit` is what the rest waited for, `bad` counts all bad photos of the index by code.
+    """
 
     num_new: int
+    num_known: int
     num_bad: int
+    num_bytes: int
+    seconds: float
+    limit: str
+    bad: dict[str, int]
+
+    @property
+    def num_photos(self) -> int:
+        """Photos that were read."""
+        return self.num_new + self.num_known + self.num_bad
+
+    @property
+    def rate(self) -> float:
+        """Photos a second."""
+        return self.num_photos / self.seconds if self.seconds else 0.0
 
 
 def embed_pending(
@@ -61,7 +81,15 @@ def embed_pending(
     batch_size = _BATCH_ON_CPU if str(embedder.device).startswith("cpu") else _BATCH_ON_GPU
     block_size = batch_size * _BATCHES_PER_BLOCK
     known = KnownContents(journal.hashes(), journal.content_id)
-    read = partial(read_photo, bases=bases, read=embedder.read, content_id=known.id_of)
+    meter = Meter(num_threads=decode_threads)
+    read = partial(
+        read_photo,
+        bases=bases,
+        read=embedder.read,
+        content_id=known.id_of,
+        read_file=meter.opening(read_photo_file),
+    )
+    embed = meter.embedding(partial(embedder.embed_pixels, batch_size=batch_size))
     with StagingWriter(
         layout,
         last=staged[-1] if staged else None,
@@ -70,24 +98,32 @@ def embed_pending(
         shard_rows=shard_rows,
         steps=steps,
     ) as writer:
-        rows = _Rows(journal, writer, known, partial(embedder.embed_pixels, batch_size=batch_size))
+        rows = _Rows(journal, writer, known, embed)
         photos = in_order(
-            read,
+            meter.reading(read),
             journal.pending(list(bases), every=verify_content),
             num_threads=decode_threads,
             window=block_size + 2 * decode_threads,
         )
         num_done = 0
-        for num_done, photo in enumerate(photos, start=1):
+        for num_done, photo in enumerate(meter.taking(photos), start=1):
             rows.take(photo)
             if rows.num_waiting == block_size:
                 rows.finish_block()
-                progress.update(num_done)
+                progress.update(num_done, rows.note(num_done, meter.limit()))
         rows.finish_block()
         rows.commit()
         if num_done:
-            progress.update(num_done)
-    return EmbedReport(rows.num_new, rows.num_bad)
+            progress.update(num_done, rows.note(num_done, meter.limit()))
+    return EmbedReport(
+        num_new=rows.num_new,
+        num_known=num_done - rows.num_new - rows.num_bad,
+        num_bad=rows.num_bad,
+        num_bytes=meter.num_bytes,
+        seconds=meter.seconds,
+        limit=meter.limit(),
+        bad={},
+    )
 
 
 class _Rows:
@@ -117,6 +153,11 @@ class _Rows:
     def num_waiting(self) -> int:
         """Distinct contents waiting to be embedded."""
         return len(self._waiting)
+
+    def note(self, num_done: int, limit: str) -> str:
+        """What a line of progress says behind a block of photos, besides their number."""
+        num_known = num_done - self.num_new - self.num_bad
+        return f"({limit} limits), {num_known} known, {self.num_bad} bad"
 
     def take(self, photo: ReadPhoto) -> None:
         """Accept the next photo in scan order."""

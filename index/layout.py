@@ -122,10 +122,10 @@ class Layout(NamedTuple):
         """The description of a shard."""
         return self.shards / folder / "SHARD.json"
 
-    def create(self) -> None:
-        """Make the folder and its sub-folders where they are missing."""
-        for folder in (
-            self.root,
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The sub-folders a builder writes to."""
+        return (
             self.manifests,
             self.models,
             self.codebooks,
@@ -133,5 +133,9 @@ class Layout(NamedTuple):
             self.tombstones,
             self.catalogs,
             self.staging,
-        ):
+        )
+
+    def create(self) -> None:
+        """Make the folder and its sub-folders where they are missing."""
+        for folder in (self.root, *self.folders):
             folder.mkdir(parents=True, exist_ok=True)

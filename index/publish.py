@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -98,15 +99,20 @@ def _has_files(layout: Layout, parent: Manifest) -> bool:
     return True
 
 
-def write_quarantine(layout: Layout, journal: Journal, *, steps: Steps) -> None:
-    """Replace quarantine.jsonl: path, code and, where the bytes could be read, their hash."""
-    lines = list[str]()
+def write_quarantine(layout: Layout, journal: Journal, *, steps: Steps) -> dict[str, int]:
+    """Replace quarantine.jsonl: path, code and, where the bytes could be read, their hash.
+
+    Gives how many there are of each code.
+    """
+    lines, nums = list[str](), Counter[str]()
     for bad in journal.bad_photos():
         code, _, digest = bad.error.partition(" ")
+        nums[code] += 1
         lines.append(json.dumps({"path": str(bad.file), "code": code, "hash": digest or None}))
     data = "".join(f"{line}\n" for line in lines).encode()
     if not layout.quarantine.exists() or layout.quarantine.read_bytes() != data:
         write_whole(layout.quarantine, data, steps=steps)
+    return dict(nums.most_common())
 
 
 def shard_parts(layout: Layout, journal: Journal) -> list[ShardPart]:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
+from index.catalog_scan import ScanCounts
 from index.codebook.balance import warn_of_imbalance
 from index.codebook.factory import is_exact
 from index.codebook.footprint import Expected, building_bytes, choose_factory, footprint
@@ -56,20 +57,23 @@ def stages_between(first: Stage, last: Stage) -> frozenset[Stage]:
     return chosen
 
 
-def scan_photos(shop: Workshop, sources: Sequence[Source], *, allow_vanished: bool = False) -> None:
-    """Stage A: record what stands in the collections now.
+def scan_photos(
+    shop: Workshop, sources: Sequence[Source], *, allow_vanished: bool = False
+) -> ScanCounts:
+    """Stage A: record what stands in the collections now, and count it.
 
     Raises IndexFolderError for a collection whose photos are gone all at once, as on a disk that
     is not mounted, and records nothing of it; not with `allow_vanished`.
     """
-    scanned = set[int]()
+    scanned = dict[int, ScanCounts]()
     for source in sources:
         number = shop.journal.collection_id(source.root, created=shop.started)
         if number not in scanned:
             found = scan(source, skip=shop.layout.root)
             accept = None if allow_vanished else partial(require_present, source.root)
-            shop.journal.record_scan(number, found, accept=accept)
-            scanned.add(number)
+            scanned[number] = shop.journal.record_scan(number, found, accept=accept)
+    totals = zip(ScanCounts(0, 0, 0), *scanned.values(), strict=True)
+    return ScanCounts(*map(sum, totals))
 
 
 def expectation(
@@ -138,8 +142,7 @@ def embed_photos(
         )
     finally:
         progress.close()
-    write_quarantine(shop.layout, shop.journal, steps=shop.steps)
-    return report
+    return report._replace(bad=write_quarantine(shop.layout, shop.journal, steps=shop.steps))
 
 
 def codebook_of(shop: Workshop, *, factory: str | None, ram: int | None = None) -> Codebook | None:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import numpy as np
@@ -193,3 +194,11 @@ def require_size(path: Path, size: int) -> None:
         raise IndexFolderError(f"{path}: cannot be read ({error.strerror})") from error
     if found != size:
         raise IndexFolderError(f"{path}: damaged, {found} bytes instead of {size}")
+
+
+def built_bytes(layout: Layout) -> int:
+    """Bytes of the files a builder made, each counted once however many names it has."""
+    names = (path for folder in layout.folders for path in folder.rglob("*"))
+    found = (path.stat(follow_symlinks=False) for path in names)
+    files = {(one.st_dev, one.st_ino): one.st_size for one in found if S_ISREG(one.st_mode)}
+    return sum(files.values())

@@ -99,11 +99,11 @@ def test_a_scan_holds_a_batch_in_memory_not_the_tree(tmp_path: Path, num_scans: 
         for _ in range(num_scans - 1):
             journal.record_scan(number, found_photos(num_photos))
         tracemalloc.start()
-        num_changed = journal.record_scan(number, found_photos(num_photos))
+        counts = journal.record_scan(number, found_photos(num_photos))
         num_pending = sum(1 for _ in journal.pending([number]))
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert num_changed == (num_photos if num_scans == 1 else 0)
+        assert counts == (num_photos, num_photos if num_scans == 1 else 0, 0)
         assert num_pending == num_photos == journal.num_pending([number])
         assert len(journal.live_ids()) == 0
     # A batch of 10,000 takes 6 MB; with the whole tree in a list it is 16.

@@ -101,7 +101,7 @@ def test_stages_from_the_shell(
     assert "stopped behind stage embed: nothing is published" in capsys.readouterr().out
     assert not (tmp_path / "index" / "CURRENT").exists()
     assert build_main([*flags, "--from", "train"]) == 0
-    assert "new 0, bad 1" in (said := capsys.readouterr().out)
+    assert "bad           1; listed in" in (said := capsys.readouterr().out)
     assert "published generation 000001" in said
     assert build_main([*flags, "--from", "publish", "--until", "scan"]) == 2
     assert "publish comes after scan" in capsys.readouterr().err

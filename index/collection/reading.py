@@ -72,12 +72,13 @@ def read_photo(
     bases: Mapping[int, Path],
     read: Callable[[bytes], "Prepared"],
     content_id: Callable[[bytes], int | None],
+    read_file: Callable[..., bytes] = read_photo_file,
 ) -> ReadPhoto:
     """Read, hash and decode a pending photo below its collection's folder; never raises."""
     digest, num_bytes = b"", 0
     try:
         path = bases[photo.collection_id] / photo.path
-        data = read_photo_file(path, max_bytes=DEFAULT_LIMITS.max_bytes)
+        data = read_file(path, max_bytes=DEFAULT_LIMITS.max_bytes)
         digest, num_bytes = sha256(data).digest(), len(data)
         known = content_id(digest) is not None
         prepared = None if known else read(data)
