@@ -2,19 +2,21 @@
 
 import hashlib
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from index.searcher import Neighbour, Searcher
+from index.searcher import Searcher
 from multigrain.embedder import Embedder
 from multigrain.errors import MultiGrainError
 from multigrain.photo import PhotoLimits
+from service.embedding_cache import EmbeddingCache, Known
+from service.finding import hydrate, pick_pages
 from service.generations import Generations
+from service.queries import Answer, PhotoFacts, Query, Source
 
 # Warming with more than the largest batch teaches nothing; one and the largest are the shapes met.
 _LONE = 1
@@ -24,45 +26,18 @@ class FingerprintMismatchError(MultiGrainError):
     """The checkpoint is not the one the index was built with."""
 
 
-class QueryPhoto(NamedTuple):
-    """A decoded query: model input uint8 [h, w, 3] RGB, and facts about the photo it came from."""
+class Engine:
+    """Embeds and searches batches.
 
-    pixels: npt.NDArray[np.uint8]
-    sha256: str
-    width: int
-    height: int
-    format: str
-    exif_rotated: bool
-
-
-class Query(NamedTuple):
-    """Pixels to search with, how many neighbours to find, and the recall; None: the tuned one."""
-
-    pixels: npt.NDArray[np.uint8]
-    num_neighbours: int
-    recall: float | None = None
-
-
-class Answer(NamedTuple):
-    """Neighbours of one query, the generation they are of, and how they were found.
-
-    `batch_size` is how many photos shared its forward pass; the seconds are those of the whole
-    batch.
+    `take_in` may be called from many threads, `answer` from one.
     """
 
-    generation: str
-    neighbours: list[Neighbour]
-    batch_size: int
-    infer_seconds: float
-    search_seconds: float
-
-
-class Engine:
-    """Embeds and searches batches; `read` may be called from many threads, `answer` from one."""
-
-    def __init__(self, embedder: Embedder, searcher: Searcher, *, max_batch: int) -> None:
+    def __init__(
+        self, embedder: Embedder, searcher: Searcher, *, max_batch: int, cache: EmbeddingCache
+    ) -> None:
         self.embedder = embedder
         self.generations = Generations(searcher)
+        self.cache = cache
         self._max_batch = max_batch
 
     @classmethod
@@ -74,11 +49,13 @@ class Engine:
         device: str,
         cache_dir: Path | None,
         max_batch: int,
+        max_cached: int = 0,
         mapped: bool = False,
     ) -> "Engine":
         """Open index and model, check that they belong together, warm up and ask the canaries.
 
-        `mapped` leaves the index's lists in their files.
+        `mapped` leaves the index's lists in their files; the embeddings of the `max_cached`
+        photos seen last are remembered.
 
         Raises MultiGrainError when the folder, the checkpoint or a canary is not as it should be.
         """
@@ -92,7 +69,8 @@ class Engine:
         except BaseException:
             searcher.close()
             raise
-        return cls(embedder, searcher, max_batch=max_batch)
+        cache = EmbeddingCache(max_cached)
+        return cls(embedder, searcher, max_batch=max_batch, cache=cache)
 
     @property
     def model_name(self) -> str:
@@ -100,17 +78,17 @@ class Engine:
         trunk = self.embedder.document.backbone.name
         return f"multigrain-{trunk}@sha256:{self.embedder.fingerprint[:12]}"
 
-    def read(self, photo: bytes, limits: PhotoLimits) -> QueryPhoto:
-        """Decode a photo to the model's input; raises PhotoError."""
+    def take_in(self, photo: bytes, limits: PhotoLimits) -> Source:
+        """Decode a photo to the model's input, unless it was seen before; raises PhotoError."""
+        sha256 = hashlib.sha256(photo).hexdigest()
+        known = self.cache.get(self.embedder.fingerprint, sha256)
+        if known is not None:
+            return Source(known.facts, embedding=known.embedding)
         prepared = self.embedder.read(photo, limits)
-        return QueryPhoto(
-            pixels=prepared.pixels,
-            sha256=hashlib.sha256(photo).hexdigest(),
-            width=prepared.width,
-            height=prepared.height,
-            format=prepared.format,
-            exif_rotated=prepared.exif_rotated,
+        facts = PhotoFacts(
+            sha256, prepared.width, prepared.height, prepared.format, prepared.exif_rotated
         )
+        return Source(facts, prepared.pixels)
 
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """Embed and search all queries, at most `max_batch`; an exception concerns all of them.
@@ -118,44 +96,54 @@ class Engine:
         The embedder runs one forward pass for each shape of pixels.
         """
         started_at = time.perf_counter()
-        embeddings = self.embedder.embed_pixels(
-            [query.pixels for query in queries], batch_size=self._max_batch
-        )
+        embeddings = self._embed(queries)
         embedded_at = time.perf_counter()
         with self.generations.lease() as searcher:
-            found = _found(searcher, queries, embeddings)
-        searched_at = time.perf_counter()
-        num_of_shape = Counter(query.pixels.shape for query in queries)
+            generation = searcher.generation
+            picked = pick_pages(searcher, queries, embeddings)
+            searched_at = time.perf_counter()
+            found = hydrate(searcher, queries, picked)
+        metadata_seconds = time.perf_counter() - searched_at
+        num_of_shape = Counter(map(_shape, queries))
+        num_of_shape[None] = 0  # no forward pass
         return [
             Answer(
-                searcher.generation,
-                neighbours[: query.num_neighbours],
-                batch_size=num_of_shape[query.pixels.shape],
+                embedding,
+                one,
+                generation,
+                batch_size=num_of_shape[_shape(query)],
                 infer_seconds=embedded_at - started_at,
                 search_seconds=searched_at - embedded_at,
+                metadata_seconds=metadata_seconds,
             )
-            for query, neighbours in zip(queries, found, strict=True)
+            for query, embedding, one in zip(queries, embeddings, found, strict=True)
         ]
+
+    def _embed(self, queries: Sequence[Query]) -> npt.NDArray[np.float32]:
+        """The queries' embeddings, unit fp32 [Q, D]; those that have one skip the model."""
+        embeddings = np.empty((len(queries), self.embedder.dim), np.float32)
+        sources = [query.source for query in queries]
+        pixels = {row: one.pixels for row, one in enumerate(sources) if one.pixels is not None}
+        if pixels:
+            embeddings[list(pixels)] = self.embedder.embed_pixels(
+                list(pixels.values()), batch_size=self._max_batch
+            )
+        for row, source in enumerate(sources):
+            if source.embedding is not None:
+                embeddings[row] = source.embedding
+            elif source.facts is not None:
+                known = Known(source.facts, embeddings[row].copy())
+                self.cache.put(self.embedder.fingerprint, known)
+        return embeddings
 
     def close(self) -> None:
         """Close the index; the model goes with the process."""
         self.generations.close()
 
 
-def _found(
-    searcher: Searcher, queries: Sequence[Query], embeddings: npt.NDArray[np.float32]
-) -> list[list[Neighbour]]:
-    """Neighbours of each query; those that ask for one recall are searched together."""
-    rows_of_recall: dict[float | None, list[int]] = defaultdict(list)
-    for row, query in enumerate(queries):
-        rows_of_recall[query.recall].append(row)
-    found: list[list[Neighbour]] = [[] for _ in queries]
-    for recall, rows in rows_of_recall.items():
-        num_neighbours = max(queries[row].num_neighbours for row in rows)
-        answers = searcher.search(embeddings[rows], num_neighbours, recall=recall)
-        for row, neighbours in zip(rows, answers, strict=True):
-            found[row] = neighbours
-    return found
+def _shape(query: Query) -> tuple[int, ...] | None:
+    """Photos of one shape share a forward pass."""
+    return None if query.source.pixels is None else query.source.pixels.shape
 
 
 def _check_fingerprint(embedder: Embedder, searcher: Searcher, path: Path) -> None:

@@ -31,6 +31,8 @@ class _Kind(NamedTuple):
 
 KINDS: Mapping[str, _Kind] = {
     "malformed_multipart": _Kind(400, "Malformed multipart body"),
+    "malformed_json": _Kind(400, "Malformed JSON"),
+    "bad_base64": _Kind(400, "Not base64"),
     "duplicate_image_part": _Kind(400, "More than one image"),
     "empty_image": _Kind(400, "Empty image"),
     "image_undecodable": _Kind(400, "Not a readable image"),
@@ -49,6 +51,9 @@ KINDS: Mapping[str, _Kind] = {
     "unsupported_media_type": _Kind(415, "Unsupported media type"),
     "validation": _Kind(422, "Invalid request"),
     "index_refused": _Kind(422, "The index was not taken up"),
+    "filter_invalid": _Kind(422, "Invalid filter"),
+    "embedding_invalid": _Kind(422, "Not an embedding of this index"),
+    "image_url_disabled": _Kind(422, "Photos are not fetched from addresses"),
     "queue_full": _Kind(429, "Too many requests"),
     "internal": _Kind(500, "Internal error"),
     "not_ready": _Kind(503, "Not ready yet"),

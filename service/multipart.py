@@ -22,13 +22,13 @@ class Part(NamedTuple):
     data: bytes
 
 
-def parse_multipart(content_type: str, body: bytes) -> list[Part]:
+def parse_multipart(content_type: str, body: bytes, *, max_parts: int = MAX_PARTS) -> list[Part]:
     """Return the parts in the order sent; raises ProblemError malformed_multipart."""
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
     if not boundary:
         raise _malformed("Content-Type names no boundary")
-    collector = _Collector()
+    collector = _Collector(max_parts)
     try:
         parser = MultipartParser(
             boundary,
@@ -58,7 +58,8 @@ def _malformed(reason: str) -> ProblemError:
 class _Collector:
     """Gathers what the parser calls out; a slice of the body comes as (data, start, end)."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_parts: int) -> None:
+        self._max_parts = max_parts
         self.parts: list[Part] = []
         self.complete = False
         self._header = (bytearray(), bytearray())
@@ -66,8 +67,8 @@ class _Collector:
         self._data = bytearray()
 
     def on_part_begin(self) -> None:
-        if len(self.parts) == MAX_PARTS:
-            raise _malformed(f"more than {MAX_PARTS} parts")
+        if len(self.parts) == self._max_parts:
+            raise _malformed(f"more than {self._max_parts} parts")
         self._disposition = b""
         self._data = bytearray()
 

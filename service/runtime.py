@@ -10,8 +10,9 @@ from typing import Literal, NamedTuple, ParamSpec, TypeVar
 
 from multigrain.photo import PhotoLimits
 from service.batcher import Batcher
-from service.engine import Answer, Engine, Query
+from service.engine import Engine
 from service.errors import ProblemError
+from service.queries import Answer, Query
 from service.reload import Reloader, ReloadInProgressError
 from service.settings import Settings
 from service.side_work import SideWork
@@ -70,6 +71,7 @@ class Runtime:
                 device=settings.device,
                 cache_dir=settings.cache_dir,
                 max_batch=settings.max_batch,
+                max_cached=settings.embedding_cache,
                 mapped=settings.mapped,
             ),
         )

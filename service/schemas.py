@@ -9,21 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 Cosine = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
 
 
-class SearchOptions(BaseModel):
-    """Parameters of POST /search, in the query string or as form fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    limit: int = Field(10, ge=1, le=100, description="how many hits to return")
-    recall: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="share of the ten nearest photos to find, of those the index was measured at; "
-        "default: the one it was tuned to",
-    )
-
-
 class ThumbnailSize(IntEnum):
     """Longest side of a thumbnail in pixels."""
 
@@ -41,14 +26,18 @@ class ThumbnailOptions(BaseModel):
 
 
 class Hit(BaseModel):
-    """One neighbour of the query photo; the id is a string, because JavaScript has no int64."""
+    """One neighbour of the query; the id is a string, because JavaScript has no int64.
+
+    The last three are there when they were asked for.
+    """
 
     rank: int
     id: str
     score: Cosine
     uri: str
-    thumbnail_url: str
-    metadata: dict[str, JsonValue]
+    thumbnail_url: str = ""
+    metadata: dict[str, JsonValue] = {}
+    embedding: list[float] = []
 
 
 class QueryPhoto(BaseModel):
@@ -77,19 +66,25 @@ class TimingMs(BaseModel):
 
 
 class SearchResponse(BaseModel):
-    """Answer of POST /search: hits by falling cosine, equal cosines by id."""
+    """Answer of a search: hits by falling cosine, equal cosines by id.
+
+    `query` is null where no photo was sent; `query_embedding` is there when it was asked for.
+    """
 
     request_id: str
     generation: str
     model: str
-    metric: Literal["cosine"] = "cosine"
-    query: QueryPhoto
+    metric: Literal["cosine"]
+    query: QueryPhoto | None
     results: list[Hit]
     count: int
-    offset: Literal[0] = 0
+    offset: int
     has_more: bool
-    batch_size: int = Field(description="photos that shared this photo's forward pass")
+    batch_size: int = Field(
+        description="photos that shared this photo's forward pass; 0 where none was needed"
+    )
     timing_ms: TimingMs
+    query_embedding: list[float] = []
 
 
 class ModelCheck(BaseModel):

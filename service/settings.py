@@ -40,6 +40,14 @@ class Settings(Config):
         description="pixels being decoded at once, which bounds decode_threads; a pixel takes 8 "
         "to 12 bytes of memory, in a TIFF of 32 bits up to 25",
     )
+    max_limit: int = Field(100, ge=1, le=1000, description="largest `limit` of a search")
+    max_nprobe: int = Field(1024, ge=1, description="largest `nprobe` of a search")
+    exact_max_photos: int = Field(
+        100_000, ge=0, description="largest collection that `exact` compares whole; 0 never does"
+    )
+    embedding_cache: int = Field(
+        4096, ge=0, description="photos whose embedding is remembered by the hash of their bytes"
+    )
     request_timeout_ms: int = Field(
         5000, ge=10, description="time from the complete body to the answer"
     )

@@ -11,9 +11,9 @@ from PIL import Image
 from multigrain.photo import PhotoError, open_photo
 from service.engine import Engine
 from service.errors import ProblemError
+from service.options import refuse_repeats
 from service.runtime import Runtime
 from service.schemas import ThumbnailOptions
-from service.upload import refuse_repeats
 
 router = APIRouter()
 

@@ -33,6 +33,6 @@ def index_root(photos: Path, tiny_checkpoint: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def service(index_root: Path) -> Iterator[Service]:
-    """One service for all tests that only ask."""
-    with running(Settings(index=index_root, port=0)) as service:
+    """One service for all tests that only ask; it forgets photos, so that each is inferred."""
+    with running(Settings(index=index_root, port=0, embedding_cache=0)) as service:
         yield service

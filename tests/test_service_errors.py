@@ -56,7 +56,21 @@ def _still_answers(service: Service, jpeg: Jpeg) -> Iterator[None]:
         "limit=",
         "limit=3&limit=4",
         "colour=red",
-        "offset=1",
+        "offset=-1",
+        "offset=991",
+        "offset=1000",
+        "min_score=nan",
+        "min_score=inf",
+        "min_score=2",
+        "nprobe=0",
+        "nprobe=1000000000",
+        "exact=perhaps",
+        "dedup=0",
+        "dedup=nan",
+        "include=everything",
+        "include=metadata,metadata",
+        "timeout_ms=9",
+        "timeout_ms=30001",
     ],
 )
 def test_invalid_query_parameter_is_named(service: Service, jpeg: Jpeg, query: str) -> None:
@@ -83,7 +97,7 @@ def test_limit_in_query_and_form_is_refused(service: Service, jpeg: Jpeg) -> Non
         ({"files": [("image", b"x"), ("image", b"y")]}, "duplicate_image_part"),
         ({"files": {"image": b"hello"}}, "image_undecodable"),
         ({"content": b"%PDF-1.7 and more"}, "unsupported_media_type"),
-        ({"json": {"image_url": "http://127.0.0.1/"}}, "unsupported_media_type"),
+        ({"json": {"image_url": "http://127.0.0.1/"}}, "image_url_disabled"),
         (
             {"content": b"--", "headers": {"Content-Type": "multipart/form-data"}},
             "malformed_multipart",
@@ -210,7 +224,7 @@ def test_fault_of_the_engine_tells_the_client_nothing_of_the_inside(
     def fail(*_arguments: object, **_options: object) -> None:
         raise error
 
-    monkeypatch.setattr(service.searcher, "search", fail)
+    monkeypatch.setattr(service.searcher, "rank", fail)
     response = service.search(jpeg(0))
     check_problem(response, code)
     assert "secret" not in response.text
@@ -289,13 +303,13 @@ def test_slow_body_and_late_answer_are_given_up(index_root: Path, jpeg: Jpeg) ->
     with running(settings) as hasty:
         head = b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"
         assert raw_exchange(hasty, head + b"half").startswith(b"HTTP/1.1 408")
-        search = hasty.searcher.search
+        rank = hasty.searcher.rank
 
-        def slow_search(*given: Any, **named: Any) -> Any:
+        def slow_rank(*given: Any, **named: Any) -> Any:
             time.sleep(0.3)
-            return search(*given, **named)
+            return rank(*given, **named)
 
-        hasty.searcher.search = slow_search  # type: ignore[method-assign]
+        hasty.searcher.rank = slow_rank  # type: ignore[method-assign]
         check_problem(hasty.search(jpeg(0)), "deadline_exceeded")
 
 

@@ -15,13 +15,20 @@ from service_running import Service
 
 from index.manifest import CurvePoint, SearchPart
 from index.searcher import Neighbour
-from service.engine import Query
+from index.searching.scoring import Ranked
+from service.paging import Page
+from service.plan import Plan
+from service.queries import Pixels, Query, Search, Source
 
 pytest_plugins = ["service_fixtures"]
 
 NUM_PHOTOS = 12
 
 Jpeg = Callable[[int], bytes]
+
+
+def query(pixels: Pixels, page: Page, plan: Plan | None = None) -> Query:
+    return Query(Source(pixels=pixels), Search(plan or Plan(), page))
 
 
 def test_indexed_photo_finds_itself_in_the_promised_shape(service: Service, jpeg: Jpeg) -> None:
@@ -101,15 +108,15 @@ def tuned(service: Service, monkeypatch: pytest.MonkeyPatch) -> list[float | Non
         CurvePoint(nprobe=n, rerank=20, recall=r, recall_lower=r, microseconds=n)
         for n, r in ((2, 0.9), (8, 0.98))
     ]
-    searched, search = list[float | None](), searcher.search
+    searched, rank = list[float | None](), searcher.rank
 
-    def noted(*given: Any, recall: float | None) -> list[list[Neighbour]]:
+    def noted(*given: Any, recall: float | None, **named: Any) -> list[Ranked]:
         searched.append(recall)
-        return search(*given, recall=recall)
+        return rank(*given, recall=recall, **named)
 
     changed = {"factory": "IVF8,SQ8", "search": SearchPart(nprobe=2, rerank=20, curve=points)}
     monkeypatch.setattr(searcher, "manifest", searcher.manifest.model_copy(update=changed))
-    monkeypatch.setattr(searcher, "search", noted)
+    monkeypatch.setattr(searcher, "rank", noted)
     return searched
 
 
@@ -156,7 +163,7 @@ def test_recall_is_described(service: Service) -> None:
     described = service.client.get("/openapi.json").json()["paths"]["/search"]["post"]
     assert "recall" in [one["name"] for one in described["parameters"]]
     form = described["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert form["properties"]["recall"]["type"] == "number"
+    assert form["properties"]["recall"]["anyOf"][0]["type"] == "number"
 
 
 def test_an_engine_searches_each_query_at_its_own_recall(
@@ -169,13 +176,13 @@ def test_an_engine_searches_each_query_at_its_own_recall(
     pixels = [engine.embedder.preprocessing.prepare(draw(seed)) for seed in range(4)]
     answers = engine.answer(
         [
-            Query(one, 1 + row, recall)
+            query(one, Page(limit=1 + row), Plan(recall=recall))
             for row, (one, recall) in enumerate(zip(pixels, recalls, strict=True))
         ]
     )
     assert tuned == [0.9, None, 0.5]
-    assert [answer.neighbours[0].id for answer in answers] == [0, 1, 2, 3]
-    assert [len(answer.neighbours) for answer in answers] == [1, 2, 3, 4]
+    assert [answer.found.hits[0].id for answer in answers] == [0, 1, 2, 3]
+    assert [len(answer.found.hits) for answer in answers] == [1, 2, 3, 4]
 
 
 def test_metadata_that_json_cannot_say_is_mended_not_a_500(
@@ -193,7 +200,7 @@ def test_metadata_that_json_cannot_say_is_mended_not_a_500(
     def odd_neighbours(*_given: object, **_named: object) -> list[list[Neighbour]]:
         return [[Neighbour(0, 1.0, "caf\udce9.jpg", odd)]]
 
-    monkeypatch.setattr(searcher, "search", odd_neighbours)
+    monkeypatch.setattr(searcher, "neighbours", odd_neighbours)
     response = service.search(jpeg(0))
     assert response.status_code == 200
     hit = response.json()["results"][0]
@@ -255,7 +262,7 @@ def test_batch_size_counts_the_photos_of_the_same_shape(
     assert service.server.runtime.opened is not None
     engine = service.server.runtime.opened.engine
     wide, upright = (
-        Query(np.asarray(draw(0).resize(size)), num_neighbours=1) for size in ((96, 64), (64, 96))
+        query(np.asarray(draw(0).resize(size)), Page(limit=1)) for size in ((96, 64), (64, 96))
     )
     answers = engine.answer([wide, upright, wide])
     assert [answer.batch_size for answer in answers] == [2, 1, 2]

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from service.errors import ProblemError
 from service.multipart import MAX_PARTS, Part, parse_multipart
-from service.schemas import SearchOptions
-from service.upload import Upload, merge_options, read_upload, refuse_repeats
+from service.options import SearchOptions, merge_options, refuse_repeats
+from service.upload import Upload, read_upload
 
 BOUNDARY = "x-boundary-x"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
@@ -87,9 +87,9 @@ def test_missing_image_names_the_field_that_is_wanted() -> None:
 
 def test_limit_comes_from_the_query_or_from_the_form() -> None:
     """Either place sets it; neither leaves the default."""
-    assert merge_options(SearchOptions(limit=3), []).limit == 3
-    assert merge_options(SearchOptions(), [("limit", "4")]).limit == 4
-    assert merge_options(SearchOptions(), []).limit == 10
+    assert merge_options(SearchOptions(limit=3), []).options.limit == 3
+    assert merge_options(SearchOptions(), [("limit", "4")]).options.limit == 4
+    assert merge_options(SearchOptions(), []).options.limit == 10
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,100 @@
+"""A request's way from what it brought to its place in a batch, within its deadline."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, TypeVar
+
+from starlette.types import Receive
+
+from service.batcher import DeadlineExceededError, Done
+from service.errors import ClientGoneError
+from service.queries import Answer, PhotoFacts, Query, Search
+from service.runtime import Ready, Runtime
+
+T = TypeVar("T")
+
+
+class Answered(NamedTuple):
+    """A batch's answer, facts of the photo where one was sent, seconds until it could be queued."""
+
+    facts: PhotoFacts | None
+    done: Done[Answer]
+    decode_seconds: float
+
+
+class Answering:
+    """One request: its parts are run on the decoding threads, its query in a batch.
+
+    The time counts from the construction, when the body is complete. Every method raises
+    DeadlineExceededError.
+    """
+
+    def __init__(self, runtime: Runtime, ready: Ready, request_id: str) -> None:
+        self._runtime = runtime
+        self._ready = ready
+        self._request_id = request_id
+        self._loop = asyncio.get_running_loop()
+        self._began_at = self._loop.time()
+        self._started_at = time.perf_counter()
+        self._timeout_ms = runtime.settings.request_timeout_ms
+
+    def set_timeout(self, timeout_ms: int | None) -> None:
+        """Take the time the client gives; None leaves that of the settings."""
+        self._timeout_ms = timeout_ms or self._runtime.settings.request_timeout_ms
+
+    async def prepare(self, work: Callable[[], T]) -> T:
+        """Run work that comes before the query on a decoding thread; a batch may wait for it."""
+        with self._ready.batcher.arriving():
+            async with self._deadline():
+                return await self._runtime.in_decoder(work)
+
+    async def with_photo(self, photo: bytes, search: Search | None) -> Answered:
+        """Decode a photo, unless it is known, and ask the next batch; raises PhotoError."""
+        engine, limits = self._ready.engine, self._runtime.limits
+        source = await self.prepare(lambda: engine.take_in(photo, limits))
+        decode_seconds = time.perf_counter() - self._started_at
+        return await self.ask(Query(source, search), decode_seconds)
+
+    async def ask(self, query: Query, decode_seconds: float = 0.0) -> Answered:
+        """Queue a query and wait for its batch."""
+        done = await self._ready.batcher.submit(
+            query, deadline=self._deadline_at, request_id=self._request_id
+        )
+        return Answered(query.source.facts, done, decode_seconds)
+
+    @property
+    def _deadline_at(self) -> float:
+        return self._began_at + self._timeout_ms / 1000
+
+    @asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout_at(self._deadline_at):
+                yield
+        except TimeoutError:
+            raise DeadlineExceededError("the photo was not decoded before the deadline") from None
+
+
+async def until_client_leaves(work: Coroutine[Any, Any, T], receive: Receive) -> T:
+    """Run `work`, but cancel it when the client closes the connection: raises ClientGoneError.
+
+    FastAPI does not do this. Once the body is read, `receive` returns only on a disconnect.
+    """
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGoneError
+        return working.result()
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

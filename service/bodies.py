@@ -1,0 +1,65 @@
+"""The bodies of requests, as /openapi.json describes them."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from service.json_body import EMBEDDING, IMAGE, URL
+from service.options import SearchOptions
+
+_PHOTO = {"type": "string", "format": "binary"}
+_BASE64 = {
+    "type": "string",
+    "description": "the photo's bytes in base64, with or without data:image/...;base64, before it",
+}
+_NUMBERS = {
+    "type": "array",
+    "items": {"type": "number"},
+    "description": "as many numbers as the index has dimensions; any length but zero",
+}
+_ADDRESS = {"type": "string", "description": "refused: the service fetches nothing"}
+
+
+def _form(options: type[BaseModel], photo: dict[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = options.model_json_schema()["properties"]
+    return {
+        "type": "object",
+        "required": ["image"],
+        "properties": {"image": photo, **fields},
+        "additionalProperties": False,
+    }
+
+
+def _object(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": [name],
+        "properties": {name: schema},
+        "additionalProperties": False,
+    }
+
+
+def _request_body(**content: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {kind: {"schema": schema} for kind, schema in content.items()},
+        }
+    }
+
+
+_RAW: dict[str, dict[str, Any]] = {"image/*": _PHOTO, "application/octet-stream": _PHOTO}
+
+SEARCH = _request_body(
+    **{
+        "multipart/form-data": _form(SearchOptions, _PHOTO),
+        **_RAW,
+        "application/json": {
+            "oneOf": [
+                _object(IMAGE, _BASE64),
+                _object(EMBEDDING, _NUMBERS),
+                _object(URL, _ADDRESS),
+            ]
+        },
+    }
+)
