@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,7 +190,8 @@ class Journal(RemovalJournal):
             )
             values = {"after_collection": after[0], "after_path": after[1]}
             with self._connection.begin():
-                page = [PendingPhoto(*row) for row in self._connection.execute(chosen, values)]
+                rows = self._connection.execute(chosen, values).all()
+            page = [PendingPhoto(*row) for row in rows]
             if not page:
                 return
             yield from page
@@ -267,10 +268,9 @@ class Journal(RemovalJournal):
         )
         return num_changed > 0
 
-    def _many(self, statement: str, rows: Iterable[tuple[object, ...]]) -> int:
+    def _many(self, statement: str, rows: list[Any]) -> int:
         """Run a statement for each row; gives how many rows of the table it touched."""
-        tuples = [tuple(row) for row in rows]
-        return self._connection.exec_driver_sql(statement, tuples).rowcount if tuples else 0
+        return self._connection.exec_driver_sql(statement, rows).rowcount if rows else 0
 
     def live_ids(self) -> NDArray[np.int64]:
         """The contents with at least one live photo that were not removed, ascending."""

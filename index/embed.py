@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from index.catalog_journal import Journal, NewContent, Outcome
@@ -107,8 +108,7 @@ def embed_pending(
         )
         num_done = 0
         for num_done, photo in enumerate(meter.taking(photos), start=1):
-            rows.take(photo)
-            if rows.num_waiting == block_size:
+            if rows.take(photo) == block_size:
                 rows.finish_block()
                 progress.update(num_done, rows.note(num_done, meter.limit()))
         rows.finish_block()
@@ -149,29 +149,25 @@ class _Rows:
         self._outcome = Outcome([], [], [])
         self._committed_at = clock()
 
-    @property
-    def num_waiting(self) -> int:
-        """Distinct contents waiting to be embedded."""
-        return len(self._waiting)
-
     def note(self, num_done: int, limit: str) -> str:
         """What a line of progress says behind a block of photos, besides their number."""
         num_known = num_done - self.num_new - self.num_bad
         return f"({limit} limits), {num_known} known, {self.num_bad} bad"
 
-    def take(self, photo: ReadPhoto) -> None:
-        """Accept the next photo in scan order."""
+    def take(self, photo: ReadPhoto) -> int:
+        """Accept the next photo in scan order; gives how many distinct contents wait."""
         if photo.error is not None:
             self._fail(photo, photo.error)
-            return
-        self._block.append(photo)
-        if photo.prepared is not None and not self._is_settled(photo.sha256):
-            self._waiting.setdefault(photo.sha256, photo)
+        else:
+            self._block.append(photo)
+            if photo.prepared is not None and not self._is_settled(photo.sha256):
+                self._waiting.setdefault(photo.sha256, photo)
+        return len(self._waiting)
 
     def finish_block(self) -> None:
         """Embed what waits, settle its photos, and commit when it is time."""
-        photos = list(self._waiting.values())
-        self._settle(photos, self._embedded([_pixels(photo) for photo in photos]))
+        if self._waiting:
+            self._settle(list(self._waiting.values()))
         for photo in self._block:
             self._link(photo)
         self._waiting.clear()
@@ -195,31 +191,23 @@ class _Rows:
         # Bytes may have been committed since their second photo was read.
         return self._known.id_of(sha256) is not None
 
-    def _settle(self, photos: list[ReadPhoto], rows: list[NDArray[np.float32] | None]) -> None:
-        good = list[NDArray[np.float32]]()
-        for photo, row in zip(photos, rows, strict=True):
-            if row is None:
+    def _settle(self, photos: list[ReadPhoto]) -> None:
+        """Give each photo's content an id and a row, or a fault."""
+        rows = self._embedded([_pixels(photo) for photo in photos])
+        # A NaN or infinite value makes the comparison false.
+        are_unit = np.abs(np.linalg.norm(rows, axis=1) - 1.0) <= _NORM_TOLERANCE
+        for photo, is_unit in zip(photos, are_unit.tolist(), strict=True):
+            if not is_unit:
                 self._faults[photo.sha256] = f"embedding_invalid {photo.sha256.hex()}"
                 continue
-            assert photo.prepared is not None
             self._ids[photo.sha256] = self._next_id
-            self._outcome.contents.append(
-                NewContent(
-                    self._next_id,
-                    photo.sha256,
-                    photo.num_bytes,
-                    photo.prepared.width,
-                    photo.prepared.height,
-                    photo.prepared.format,
-                    photo.prepared.taken.at,
-                    photo.prepared.taken.camera,
-                )
-            )
+            self._outcome.contents.append(_new_content(self._next_id, photo))
             self._next_id += 1
-            good.append(row)
-        if good:
-            self._writer.append(np.stack(good))
-            self.num_new += len(good)
+        if num_good := np.count_nonzero(are_unit):
+            # As numpy rounds, several times faster.
+            halves = torch.from_numpy(rows[are_unit]).half().numpy()
+            self._writer.append(halves)
+            self.num_new += num_good
 
     def _link(self, photo: ReadPhoto) -> None:
         fault = self._faults.get(photo.sha256)
@@ -237,22 +225,32 @@ class _Rows:
         if error != photo.photo.error:
             self._outcome.errors.append((photo.photo.photo_id, error))
 
-    def _embedded(self, pixels: list[NDArray[np.uint8]]) -> list[NDArray[np.float32] | None]:
-        """A unit row for each, None for those the model gives no usable embedding."""
-        if not pixels:
-            return []
+    def _embedded(self, pixels: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """A row for each, NaN for those the model gives no embedding."""
         try:
-            rows = self._embed(pixels)
+            return self._embed(pixels)
         except MultiGrainError:
             if len(pixels) == 1:
-                return [None]
+                return np.full((1, self._writer.dim), np.nan, dtype=np.float32)
             # One bad photo must not cost its neighbours their place.
-            return [row for one in pixels for row in self._embedded([one])]
-        # A NaN or infinite value makes the comparison false.
-        are_unit = np.abs(np.linalg.norm(rows, axis=1) - 1.0) <= _NORM_TOLERANCE
-        return [row if is_unit else None for row, is_unit in zip(rows, are_unit, strict=True)]
+            return np.concatenate([self._embedded([one]) for one in pixels])
 
 
 def _pixels(photo: ReadPhoto) -> NDArray[np.uint8]:
     assert photo.prepared is not None
     return photo.prepared.pixels
+
+
+def _new_content(content_id: int, photo: ReadPhoto) -> NewContent:
+    assert photo.prepared is not None
+    _, width, height, name, _, taken = photo.prepared
+    return NewContent(
+        content_id,
+        photo.sha256,
+        photo.num_bytes,
+        width,
+        height,
+        name,
+        taken.at,
+        taken.camera,
+    )

@@ -64,14 +64,15 @@ class StagingWriter:
         shard_rows: int,
         steps: Steps,
     ) -> None:
-        self._layout, self._dim, self._shard_rows, self._steps = layout, dim, shard_rows, steps
+        self._layout, self._shard_rows, self._steps = layout, shard_rows, steps
+        self.dim = dim
         if last is None or last.num_rows >= shard_rows:
             last = StagedShard(next_id, 0)
         self._open = last
         self._changed: dict[int, StagedShard] = {}
         self._file = layout.staged(last.name).open("ab")
 
-    def append(self, rows: NDArray[np.float32]) -> None:
+    def append(self, rows: NDArray[np.float16] | NDArray[np.float32]) -> None:
         """Write unit rows [n, D] as fp16 behind the last ones."""
         data = np.ascontiguousarray(rows, dtype=EMBEDDING_DTYPE)
         while len(data):

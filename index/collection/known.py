@@ -17,12 +17,12 @@ class KnownContents:
 
     def __init__(self, hashes: Iterable[bytes], content_id: Callable[[bytes], int | None]) -> None:
         self._content_id = content_id
-        self._heads = _heads(hashes)
+        self._heads = _heads(hashes).data
 
     def id_of(self, sha256: bytes) -> int | None:
         """The id of committed bytes."""
         # Not numpy's search: it lets go of the interpreter's lock, and waits to have it back.
-        heads = self._heads.data
+        heads = self._heads
         head = int.from_bytes(sha256[:_PREFIX_BYTES], "big")
         place = bisect_left(heads, head)
         if place == len(heads) or heads[place] != head:
@@ -32,7 +32,7 @@ class KnownContents:
     def add(self, hashes: Iterable[bytes]) -> None:
         """Take in contents that were just committed."""
         # Replaced, not changed: other threads may be reading the old array.
-        self._heads = np.union1d(self._heads, _heads(hashes))
+        self._heads = np.union1d(np.asarray(self._heads), _heads(hashes)).data
 
 
 def _heads(hashes: Iterable[bytes]) -> NDArray[np.uint64]:

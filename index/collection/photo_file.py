@@ -11,17 +11,18 @@ NOT_A_FILE = "not_a_file"
 PATH_INVALID = "path_invalid"
 
 
-def read_photo_file(path: Path, *, max_bytes: int) -> bytes:
+def read_photo_file(path: Path | str, *, max_bytes: int) -> bytes:
     """The file's bytes; raises PhotoError, also for a pipe, a device, or more than `max_bytes`."""
     try:
         # Not blocking: a pipe that nobody writes to would hold its reader for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             stat = os.fstat(descriptor)
             if not S_ISREG(stat.st_mode):
                 raise PhotoError(NOT_A_FILE, f"{path}: not a regular file")
-            # A file that grows meanwhile shows by one byte more than allowed.
-            data = b"" if stat.st_size > max_bytes else file.read(max_bytes + 1)
+            data = b"" if stat.st_size > max_bytes else _read(descriptor, stat.st_size, max_bytes)
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise PhotoError("photo_missing", f"{path}: vanished") from error
     except OSError as error:
@@ -31,3 +32,16 @@ def read_photo_file(path: Path, *, max_bytes: int) -> bytes:
     if len(data) > max_bytes or stat.st_size > max_bytes:
         raise PhotoError("payload_too_large", f"{path}: over {max_bytes} bytes")
     return data
+
+
+def _read(descriptor: int, size: int, max_bytes: int) -> bytes:
+    """A file's bytes, in one call while it keeps its size; one byte more than allowed, if grown."""
+    data = os.read(descriptor, size + 1)
+    if len(data) == size:  # the end was met
+        return data
+    parts, num_read = [data], len(data)
+    while data and num_read <= max_bytes:
+        data = os.read(descriptor, max_bytes + 1 - num_read)
+        parts.append(data)
+        num_read += len(data)
+    return b"".join(parts)

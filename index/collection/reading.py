@@ -1,5 +1,6 @@
 """A photo file read once: hashed, and decoded unless its bytes are known."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -77,7 +78,8 @@ def read_photo(
     """Read, hash and decode a pending photo below its collection's folder; never raises."""
     digest, num_bytes = b"", 0
     try:
-        path = bases[photo.collection_id] / photo.path
+        # Not pathlib's "/", which takes longer than opening the file.
+        path = os.path.join(bases[photo.collection_id], photo.path)  # noqa: PTH118
         data = read_file(path, max_bytes=DEFAULT_LIMITS.max_bytes)
         digest, num_bytes = sha256(data).digest(), len(data)
         known = content_id(digest) is not None
