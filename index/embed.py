@@ -203,7 +203,7 @@ class _Rows:
             self._ids[photo.sha256] = self._next_id
             self._outcome.contents.append(_new_content(self._next_id, photo))
             self._next_id += 1
-        if num_good := np.count_nonzero(are_unit):
+        if num_good := int(np.count_nonzero(are_unit)):
             # As numpy rounds, several times faster.
             halves = torch.from_numpy(rows[are_unit]).half().numpy()
             self._writer.append(halves)

@@ -4,7 +4,7 @@ Letters: D embedding, n rows, K lists.
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from index.codebook.kmeans import nearest_on
 from index.codebook.rotation import Rotation
 from index.errors import IndexFolderError
 from index.faiss_module import coarse_of, load_faiss, read_faiss, require_rows
+from index.searching.half import as_fp32
 from index.store import FileDigest, FileRecord, Rows16
 
 BLOCK_ROWS = 65_536
@@ -59,7 +60,8 @@ def encode_rows(
         else:
             _add(index, blocks, rotation, first_id=first_id)
         require_rows(index, len(rows) if coded is None else int(coded.sum()), target)
-        return EncodedShard(record.result(), write_hashed(index, target))
+        lists = write_hashed(index, target, hashing)
+        return EncodedShard(record.result(), lists)
 
 
 class _Blocks:
@@ -69,7 +71,7 @@ class _Blocks:
         self._coded = coded
         self._rows: Rows16 | NDArray[np.float32] = rows
         if len(rows) <= BLOCK_ROWS:  # a single block is made fp32 once, however often it is asked
-            self._rows = np.ascontiguousarray(rows, dtype=np.float32)
+            self._rows = as_fp32(rows)
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Row numbers int64 [b] and their rows fp32 [b, D]."""
@@ -80,7 +82,7 @@ class _Blocks:
                 chosen = self._coded[start : start + len(block)]
                 block, numbers = block[chosen], numbers[chosen]
             if len(block):
-                yield numbers, np.ascontiguousarray(block, dtype=np.float32)
+                yield numbers, as_fp32(block)
 
 
 def _record_of(rows: Rows16) -> FileRecord:
@@ -139,15 +141,11 @@ def _assigner(index: Any, rotation: Rotation, *, device: str) -> _Assign:
         return lambda block: _first(coarse, rotation.apply(block))
     # Centroids are turned back once, instead of every row twice.
     centroids = rotation.undo(coarse.reconstruct_n(0, index.nlist))
-    if device.startswith("cuda"):
-        return nearest_on(device, centroids)
-    flat = faiss.IndexFlatIP(index.d)
-    flat.add(centroids)
-    return lambda block: _first(flat, block)
+    return nearest_on(device, centroids)
 
 
-def _first(coarse: Any, block: NDArray[np.float32]) -> NDArray[np.int64]:
-    _, lists = coarse.search(block, 1)
+def _first(graph: Any, block: NDArray[np.float32]) -> NDArray[np.int64]:
+    _, lists = graph.search(block, 1)
     return np.ascontiguousarray(lists[:, 0], dtype=np.int64)
 
 
@@ -158,19 +156,24 @@ def list_sizes(path: Path, nlist: int) -> NDArray[np.int64]:
     return np.fromiter(sizes, dtype=np.int64, count=nlist)
 
 
-def write_hashed(index: Any, path: Path) -> FileRecord:
-    """Write a faiss index and give its checksums; raises IndexFolderError naming the path."""
+def write_hashed(index: Any, path: Path, hashing: Executor) -> FileRecord:
+    """Write a faiss index and give its checksums; raises IndexFolderError naming the path.
+
+    They are taken by the one thread of `hashing`, while the next piece is written.
+    """
     faiss = load_faiss()
-    digest, faults = FileDigest(), list[OSError]()
+    digest, faults, last = FileDigest(), list[OSError](), hashing.submit(lambda: None)
     try:
         with path.open("wb") as file:
 
             def write(data: bytes) -> None:
                 # An exception must not pass through faiss; what comes after one is dropped.
+                nonlocal last
                 try:
                     if not faults:
                         file.write(data)
-                        digest.update(data)
+                        last.result()  # so that no more than two pieces are held
+                        last = hashing.submit(digest.update, data)
                 except OSError as error:
                     faults.append(error)
 
@@ -185,4 +188,4 @@ def write_hashed(index: Any, path: Path) -> FileRecord:
             f"{path}: cannot be written ({faults[0].strerror}); mend the disk, then run again to "
             "continue"
         ) from faults[0]
-    return digest.record()
+    return hashing.submit(digest.record).result()

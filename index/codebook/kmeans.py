@@ -1,8 +1,8 @@
 """Spherical k-means in blocks: unit centroids of stored rows, on a CPU or a GPU.
 
 Letters: n rows, D embedding, K centroids. Many rows stay fp16 and become fp32 a block at a time,
-so memory beyond them is a block and the centroids. On two cores, 32,768 rows of 512 into 512
-clusters: a round's comparisons take .29 s in torch, .26 s in faiss; not worth a second path.
+so memory beyond them is a block and the centroids. 32,768 rows of 512 into 512 clusters: a
+round's comparisons take .17 s of one core, .23 s in faiss.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+
+from index.searching.half import as_fp32
 
 Rows = NDArray[np.float16] | NDArray[np.float32]
 
@@ -36,10 +38,23 @@ class Clusters(NamedTuple):
 
 def nearest(rows: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
     """The centroid [K, D] of the largest inner product for each row [n, D]: int64 [n]."""
-    num_scores = _SCORES_ON_GPU if rows.is_cuda else _SCORES_ON_CPU
-    step = max(1, num_scores // len(centroids))
+    if rows.device.type == "cpu":
+        return _nearest_on_cpu(rows, centroids)
+    step = max(1, _SCORES_ON_GPU // len(centroids))
     labels = [(part @ centroids.T).argmax(dim=1) for part in torch.split(rows, step)]
     return torch.cat(labels)
+
+
+def _nearest_on_cpu(rows: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
+    step = max(1, _SCORES_ON_CPU // len(centroids))
+    scores = torch.empty(min(step, len(rows)), len(centroids))
+    labels = np.empty(len(rows), dtype=np.int64)
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        found = torch.mm(part, centroids.T, out=scores[: len(part)])
+        # Not torch's argmax, which takes half as long as the product; numpy's takes a tenth.
+        found.numpy().argmax(axis=1, out=labels[start : start + step])
+    return torch.from_numpy(labels)
 
 
 def nearest_on(
@@ -70,7 +85,7 @@ def spherical_kmeans(
     centroids = _unit(torch.from_numpy(rows[first].astype(np.float32)).to(device))
     sizes = np.zeros(num_centroids, dtype=np.int64)
     if rows.size <= VALUES_AT_ONCE:
-        rows = np.asarray(rows, dtype=np.float32)
+        rows = as_fp32(rows)
     for _ in range(NUM_ITERATIONS):
         labels, sums = _round(rows, centroids)
         sizes = np.bincount(labels, minlength=num_centroids)
@@ -121,7 +136,7 @@ def two_level_kmeans(
 
 def _blocks(rows: Rows, device: torch.device) -> Iterator[torch.Tensor]:
     for start in range(0, len(rows), BLOCK_ROWS):
-        block = np.asarray(rows[start : start + BLOCK_ROWS], dtype=np.float32)
+        block = as_fp32(rows[start : start + BLOCK_ROWS])
         yield torch.from_numpy(block).to(device)
 
 

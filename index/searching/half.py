@@ -20,3 +20,10 @@ def widened(rows: NDArray[np.float16]) -> NDArray[np.float32]:
     values: NDArray[np.float32] = bits.view(np.float32)
     values *= _REBIAS
     return values
+
+
+def as_fp32(rows: NDArray[np.float16] | NDArray[np.float32]) -> NDArray[np.float32]:
+    """Stored rows widened; those that are fp32 as they are, contiguous."""
+    if rows.dtype == np.float16:
+        return widened(np.asarray(rows, dtype=np.float16))
+    return np.ascontiguousarray(rows, dtype=np.float32)
