@@ -10,11 +10,13 @@ from index.codebook.memory import PeakMemory
 from index.codebook.train import Codebook
 from index.collection.reading import PhotoEmbedder
 from index.collection.sources import Source, open_source
+from index.disk import full_disk_errors
 from index.embed import EmbedReport
 from index.encode import row_ranges
 from index.errors import IndexFolderError
 from index.faiss_module import load_faiss
 from index.faiss_train import num_lists
+from index.layout import Layout
 from index.manifest import Manifest, SearchPart
 from index.merge import merge_shards
 from index.stage_times import StageTimes
@@ -31,7 +33,7 @@ from index.stages import (
     tune_search,
 )
 from index.steps import Steps, no_steps
-from index.store import built_bytes
+from index.store import bytes_below
 from index.workshop import Workshop, open_workshop
 from multigrain.cpus import num_cpus
 
@@ -104,7 +106,10 @@ def build_index(
     due = stages_between(first, last)
     sources = [open_source(path) for path in photos]
     scanned, embedded = None, None
-    with open_workshop(out, checkpoint=checkpoint, embedder=embedder, steps=steps) as shop:
+    with (
+        full_disk_errors(Layout(Path(out).absolute()), checkpoint.stat().st_size) as need,
+        open_workshop(out, checkpoint=checkpoint, embedder=embedder, steps=steps) as shop,
+    ):
         mark = shop.journal.scan_mark()
         if Stage.SCAN in due:
             with times.of(Stage.SCAN):
@@ -113,6 +118,9 @@ def build_index(
         expected = _expected(
             shop, pending, announce, factory=factory, ram=ram, shard_rows=shard_rows
         )
+        need.total += expected.disk if expected else 0
+        if warning := need.warning():
+            announce(warning)
         if Stage.EMBED in due:
             with times.of(Stage.EMBED):
                 embedded = embed_photos(
@@ -220,5 +228,5 @@ def _report(
         factory=codebook.factory if codebook else None,
         search=live.search if live else None,
         seconds=times.seconds,
-        num_bytes=built_bytes(shop.layout),
+        num_bytes=bytes_below(shop.layout.folders),
     )

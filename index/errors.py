@@ -16,6 +16,10 @@ class FaissMissingError(IndexFolderError):
         )
 
 
+class DiskFullError(IndexFolderError):
+    """No space is left for the folder; the message says how many bytes are needed and free."""
+
+
 class BuilderBusyError(IndexFolderError):
     """Another builder holds the folder's LOCK."""
 

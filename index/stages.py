@@ -103,7 +103,7 @@ def expectation(
     )
     part = footprint(chosen, num_rows=num_rows, dim=dim, num_shards=num_shards)
     building = building_bytes(chosen, num_rows=num_rows, dim=dim, shard_rows=shard_rows)
-    return Expected(num_rows, chosen, part.serving, building)
+    return Expected(num_rows, chosen, part.disk, part.serving, building)
 
 
 def embed_photos(

@@ -196,9 +196,9 @@ def require_size(path: Path, size: int) -> None:
         raise IndexFolderError(f"{path}: damaged, {found} bytes instead of {size}")
 
 
-def built_bytes(layout: Layout) -> int:
-    """Bytes of the files a builder made, each counted once however many names it has."""
-    names = (path for folder in layout.folders for path in folder.rglob("*"))
+def bytes_below(folders: Iterable[Path]) -> int:
+    """Bytes of the files in some folders, each counted once however many names it has."""
+    names = (path for folder in folders for path in folder.rglob("*"))
     found = (path.stat(follow_symlinks=False) for path in names)
     files = {(one.st_dev, one.st_ino): one.st_size for one in found if S_ISREG(one.st_mode)}
     return sum(files.values())

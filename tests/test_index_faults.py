@@ -26,7 +26,8 @@ from index_fixtures import (
 )
 
 from index.build import main as build_main
-from index.errors import BuilderBusyError
+from index.codebook.footprint import human_bytes
+from index.errors import BuilderBusyError, DiskFullError
 from index.layout import Layout
 from index.searcher import Searcher
 
@@ -59,7 +60,7 @@ def test_a_full_disk_at_any_step_publishes_nothing_and_is_gone_on_from(tmp_path:
         out = tmp_path / action.replace(" ", "-")
         shutil.copytree(tmp_path / "old", out)
         disk = FullDisk(seen.actions.index(action) + 1)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(DiskFullError, match=r"No space left.* needs about .* free"):
             build(photos, out, steps=disk, **OPTIONS)
         was_named = "CURRENT written" in disk.actions
         with closing(Searcher.open(out)) as searcher:
@@ -84,9 +85,25 @@ def test_a_full_disk_is_one_line_that_names_the_place(
     flags = ["--photos", str(photos), "--checkpoint", str(tiny_checkpoint), "--out", str(out)]
     assert build_main(flags) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert str(out) in line
-    assert "No space left on device" in line
-    assert "run again to continue" in line
+    assert line.startswith(f"index.build: {out}: No space left on device; make room, ")
+    needed, free = line.partition("needs about ")[2].split(" more, ")
+    assert needed == human_bytes(tiny_checkpoint.stat().st_size)
+    assert free.endswith(" are free")
+
+
+def test_a_disk_that_will_be_full_is_announced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is embedded; with room for all nothing is said."""
+    photos, lines = write_photos(tmp_path / "photos", range(3)), list[str]()
+    build(photos, tmp_path / "one", announce=lines.append)
+    assert not any("free" in line for line in lines)
+    usage = shutil.disk_usage(tmp_path)._replace(free=40)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
+    build(photos, tmp_path / "two", announce=lines.append)
+    (line,) = [line for line in lines if "free" in line]
+    assert line.startswith(f"{tmp_path / 'two'}: the build needs about ")
+    assert line.endswith(" more, 40 B are free")
 
 
 def test_a_second_builder_is_refused_while_readers_go_on(tmp_path: Path) -> None:
@@ -189,7 +206,7 @@ def test_a_bad_generation_put_live_is_passed_over(
 def test_only_rows_that_were_not_durable_are_embedded_again(tmp_path: Path) -> None:
     """After a disk that was full behind the last durable row, none is."""
     photos = write_photos(tmp_path / "photos", range(12))
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFullError, match="No space left"):
         build(photos, tmp_path / "index", steps=_full_at_encoding, **OPTIONS)
     embedder = StubEmbedder()
     assert build(photos, tmp_path / "index", embedder, **OPTIONS).num_live == 12

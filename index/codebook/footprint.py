@@ -90,10 +90,11 @@ def choose_factory(
 
 
 class Expected(NamedTuple):
-    """What a build expects to make and to take, in bytes of memory."""
+    """What a build expects to make and to take, in bytes of disk and of memory."""
 
     num_rows: int
     factory: str
+    disk: int
     serving: int
     building: int
 
