@@ -34,18 +34,17 @@ EXPOSED_HEADERS = ["Location", "Retry-After", "Server-Timing", "X-Index-Generati
 
 
 def create_app(runtime: Runtime, *, on_failure: Callable[[BaseException], None]) -> FastAPI:
-    """Build the application; `on_failure` is called when the runtime cannot be opened.
+    """Build the application; `on_failure` is called when the runtime cannot be opened, or dies.
 
     Opening goes on in the background, so that /health answers 503 while a model is converted.
     """
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        opening = asyncio.create_task(runtime.open(), name="open")
-        opening.add_done_callback(lambda task: _report(task, on_failure))
+        living = asyncio.create_task(_live(runtime, on_failure), name="live")
         yield {"runtime": runtime}
-        opening.cancel()
-        await asyncio.gather(opening, return_exceptions=True)
+        living.cancel()
+        await asyncio.gather(living, return_exceptions=True)
         await runtime.close()
 
     # The interactive documents would load scripts from elsewhere; /openapi.json stays.
@@ -80,10 +79,11 @@ async def page() -> FileResponse:
     return FileResponse(PAGE / "index.html", headers=PAGE_HEADERS)
 
 
-def _report(task: asyncio.Task[None], on_failure: Callable[[BaseException], None]) -> None:
-    if task.cancelled():
-        return
-    if (error := task.exception()) is not None:
-        on_failure(error)
-    else:
+async def _live(runtime: Runtime, on_failure: Callable[[BaseException], None]) -> None:
+    """Open the runtime, and watch it."""
+    try:
+        await runtime.open()
         logger.info("ready")
+        await runtime.watch()
+    except Exception as error:  # noqa: BLE001 - whoever started the service has to hear of it
+        on_failure(error)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -24,6 +24,10 @@ logger = logging.getLogger(__name__)
 
 # Weight of the newest batch in the moving average of batch seconds.
 _AVERAGE_WEIGHT = 0.2
+# How long batches stay smaller after the device's memory was short.
+_SMALLER_SECONDS = 60.0
+# After `close` a batch that hangs is not waited for any longer.
+_CLOSE_SECONDS = 3.0
 
 
 class QueueFullError(MultiGrainError):
@@ -34,6 +38,14 @@ class QueueFullError(MultiGrainError):
             f"{max_queue} requests are already waiting: try again in {retry_after_seconds} s"
         )
         self.retry_after_seconds = retry_after_seconds
+
+
+class ClientLimitError(QueueFullError):
+    """One client has as many requests on their way as one client may have."""
+
+
+class BatchTooLargeError(MultiGrainError):
+    """The device has no memory for a batch of this size."""
 
 
 class DeadlineExceededError(MultiGrainError):
@@ -54,18 +66,30 @@ class Done(NamedTuple, Generic[R]):
 class _Item(Generic[P, R]):
     """One queued request."""
 
-    def __init__(self, payload: P, request_id: str, future: asyncio.Future[Done[R]]) -> None:
+    def __init__(
+        self, payload: P, request_id: str, future: asyncio.Future[Done[R]], deadline: float
+    ) -> None:
         self.payload = payload
         self.request_id = request_id
         self.future = future
+        self.deadline = deadline
         self.queued_at = time.monotonic()
+
+    def fail(self, error: Exception) -> None:
+        """Answer with an error, unless it was answered or given up."""
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 class Batcher(Generic[P, R]):
     """Collects payloads and runs `run_batch` on them, one batch at a time, in `executor`.
 
     `run_batch` takes at most `max_batch` payloads and returns as many results in their order.
-    When it raises, its payloads are run again one by one, so that only the culprit fails.
+    When it raises, its payloads are run again one by one, so that only the culprit fails; after
+    BatchTooLargeError in halves, and later batches are smaller for a while. EngineDeadError ends
+    the batcher.
+
+    Of `max_queue` requests on their way at most `max_of_client` may be one client's.
     """
 
     def __init__(
@@ -76,12 +100,17 @@ class Batcher(Generic[P, R]):
         max_batch: int,
         max_wait_seconds: float,
         max_queue: int,
+        max_of_client: int | None = None,
     ) -> None:
         self._run_batch = run_batch
         self._executor = executor
         self._max_batch = max_batch
         self._max_wait_seconds = max_wait_seconds
         self._max_queue = max_queue
+        self._max_of_client = max_queue if max_of_client is None else max_of_client
+        self._of_client = Counter[str]()
+        self._smaller = max_batch
+        self._smaller_until = 0.0
         self._queue: deque[_Item[P, R]] = deque()
         self._changed = asyncio.Event()
         self._dispatcher: asyncio.Task[None] | None = None
@@ -109,20 +138,34 @@ class Batcher(Generic[P, R]):
         """How many requests are ready to run and wait for a batch."""
         return len(self._queue)
 
-    def check_room(self) -> None:
-        """Raise QueueFullError when no request can be admitted."""
+    @property
+    def limit(self) -> int:
+        """How many requests the next batch may have."""
+        return self._smaller if time.monotonic() < self._smaller_until else self._max_batch
+
+    def check_room(self, client: str | None = None) -> None:
+        """Raise QueueFullError when no request can be admitted, or none of this client."""
         if self.num_admitted >= self._max_queue:
             raise QueueFullError(self._max_queue, self.retry_after_seconds())
+        if client is not None and self._of_client[client] >= self._max_of_client:
+            raise ClientLimitError(self._max_of_client, self.retry_after_seconds())
 
     @contextmanager
-    def admit(self) -> Iterator[None]:
-        """Hold a place from before the body is read to the answer; raises QueueFullError."""
-        self.check_room()
+    def admit(self, client: str | None = None) -> Iterator[None]:
+        """Hold a place from before the body is read to the answer; raises QueueFullError.
+
+        `client` is whose place it is; None is counted for nobody.
+        """
+        self.check_room(client)
         self.num_admitted += 1
+        if client is not None:
+            self._of_client[client] += 1
         try:
             yield
         finally:
             self.num_admitted -= 1
+            if client is not None:
+                self._of_client[client] -= 1
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
@@ -136,7 +179,7 @@ class Batcher(Generic[P, R]):
 
     def retry_after_seconds(self) -> int:
         """Whole seconds (at least 1) until the requests queued now will have been run."""
-        num_batches = self.num_admitted / self._max_batch + 1
+        num_batches = self.num_admitted / self.limit + 1
         return max(1, math.ceil(num_batches * self._batch_seconds))
 
     async def submit(self, payload: P, *, deadline: float, request_id: str = "") -> Done[R]:
@@ -147,7 +190,8 @@ class Batcher(Generic[P, R]):
         """
         if self._closing or not self.alive:
             raise EngineDeadError("the service no longer runs its model")
-        item = _Item[P, R](payload, request_id, asyncio.get_running_loop().create_future())
+        future = asyncio.get_running_loop().create_future()
+        item = _Item[P, R](payload, request_id, future, deadline)
         self._queue.append(item)
         self._changed.set()
         try:
@@ -163,11 +207,14 @@ class Batcher(Generic[P, R]):
                 self._queue.remove(item)
 
     async def close(self) -> None:
-        """Run what is queued, then stop; later submissions are refused."""
+        """Run what is queued, then stop; later submissions are refused.
+
+        A batch that hangs is given up after some seconds.
+        """
         self._closing = True
         self._changed.set()
         if self._dispatcher is not None:
-            await asyncio.wait([self._dispatcher])
+            await asyncio.wait([self._dispatcher], timeout=_CLOSE_SECONDS)
 
     async def _dispatch(self) -> None:
         while self._queue or not self._closing:
@@ -182,7 +229,7 @@ class Batcher(Generic[P, R]):
                 return
             await self._next_change(None)
         run_at = self._queue[0].queued_at + self._max_wait_seconds
-        while self.num_arriving and 0 < len(self._queue) < self._max_batch:
+        while self.num_arriving and 0 < len(self._queue) < self.limit:
             remaining_seconds = run_at - time.monotonic()
             if remaining_seconds <= 0:
                 return
@@ -197,11 +244,12 @@ class Batcher(Generic[P, R]):
             return  # waited long enough: the caller looks at the clock
 
     def _pop(self) -> list[_Item[P, R]]:
-        """Take up to max_batch items whose client still waits."""
+        """Take as many items as a batch may have, of those whose client still waits."""
         batch: list[_Item[P, R]] = []
-        while self._queue and len(batch) < self._max_batch:
+        now, limit = asyncio.get_running_loop().time(), self.limit
+        while self._queue and len(batch) < limit:
             item = self._queue.popleft()
-            if not item.future.done():
+            if not item.future.done() and now < item.deadline:
                 batch.append(item)
         return batch
 
@@ -210,16 +258,41 @@ class Batcher(Generic[P, R]):
         self.num_running = len(batch)
         logger.debug("batch of %d: %s", len(batch), [item.request_id for item in batch])
         try:
-            if not await self._attempt(batch) and len(batch) > 1:
-                for item in batch:
-                    if not item.future.done():
-                        await self._attempt([item])
+            await self._settle(batch)
+        except Exception:
+            for item in batch:
+                item.fail(EngineDeadError("the model has stopped"))
+            raise
         finally:
             self.num_running, self.running_since = 0, None
         self._note_seconds(time.monotonic() - started_at)
 
-    async def _attempt(self, batch: list[_Item[P, R]]) -> bool:
-        """Run a batch once; a single item's exception becomes its answer."""
+    async def _settle(self, batch: list[_Item[P, R]]) -> None:
+        """Run a batch, and what has failed once more in parts; a lone item keeps its error."""
+        error = await self._attempt(batch)
+        if isinstance(error, BatchTooLargeError) and len(batch) == 1:
+            error = await self._attempt(batch)  # what the device had cached is free now
+        if error is None:
+            return
+        if isinstance(error, EngineDeadError):
+            raise error
+        if len(batch) == 1:
+            self.num_failed_in_row += 1
+            batch[0].fail(error)
+            return
+        for part in self._parts(batch, error):
+            if waiting := [item for item in part if not item.future.done()]:
+                await self._settle(waiting)
+
+    def _parts(self, batch: list[_Item[P, R]], error: Exception) -> list[list[_Item[P, R]]]:
+        if not isinstance(error, BatchTooLargeError):
+            return [[item] for item in batch]
+        half = (len(batch) + 1) // 2
+        self._smaller, self._smaller_until = half, time.monotonic() + _SMALLER_SECONDS
+        return [batch[:half], batch[half:]]
+
+    async def _attempt(self, batch: list[_Item[P, R]]) -> Exception | None:
+        """Run a batch once and answer its items; gives the error of one that failed."""
         started_at = time.monotonic()
         payloads = [item.payload for item in batch]
         work = asyncio.get_running_loop().run_in_executor(self._executor, self._run_batch, payloads)
@@ -227,22 +300,14 @@ class Batcher(Generic[P, R]):
             results = await work
             answers = list(zip(batch, results, strict=True))
         except Exception as error:  # noqa: BLE001 - whatever a batch raises belongs to its items
-            self._note_failure(batch, error)
-            return False
+            logger.warning("a batch of %d failed: %r", len(batch), error)
+            return error
         self.num_failed_in_row, self.last_ok_at = 0, time.monotonic()
         for item, result in answers:
             if not item.future.done():
                 waited_seconds = started_at - item.queued_at
                 item.future.set_result(Done(result, waited_seconds))
-        return True
-
-    def _note_failure(self, batch: list[_Item[P, R]], error: Exception) -> None:
-        logger.warning("a batch of %d failed: %r", len(batch), error)
-        if len(batch) > 1:
-            return  # its items are tried one by one
-        self.num_failed_in_row += 1
-        if not batch[0].future.done():
-            batch[0].future.set_exception(error)
+        return None
 
     def _note_seconds(self, seconds: float) -> None:
         if not self._batch_seconds:
@@ -254,6 +319,5 @@ class Batcher(Generic[P, R]):
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.critical("the batcher has stopped", exc_info=error)
         for item in self._queue:
-            if not item.future.done():
-                item.future.set_exception(EngineDeadError("the model has stopped"))
+            item.fail(EngineDeadError("the model has stopped"))
         self._queue.clear()

@@ -20,6 +20,7 @@ from service.queries import Answer, PhotoFacts, Query, Source
 
 # Warming with more than the largest batch teaches nothing; one and the largest are the shapes met.
 _LONE = 1
+_GREY = 128
 
 
 class FingerprintMismatchError(MultiGrainError):
@@ -135,6 +136,12 @@ class Engine:
                 known = Known(source.facts, embeddings[row].copy())
                 self.cache.put(self.embedder.fingerprint, known)
         return embeddings
+
+    def test(self) -> None:
+        """Let the model embed a grey photo; raises what is wrong with it."""
+        height, width = self.embedder.preprocessing.shapes()[0]
+        grey = np.full((height, width, 3), _GREY, np.uint8)
+        self.embedder.embed_pixels([grey], batch_size=1)
 
     def close(self) -> None:
         """Close the index; the model goes with the process."""

@@ -13,7 +13,12 @@ from starlette.exceptions import HTTPException
 from index.errors import IndexFolderError, RecallNotReachedError
 from multigrain.errors import MultiGrainError
 from multigrain.photo import PhotoError
-from service.batcher import DeadlineExceededError, EngineDeadError, QueueFullError
+from service.batcher import (
+    ClientLimitError,
+    DeadlineExceededError,
+    EngineDeadError,
+    QueueFullError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +60,7 @@ KINDS: Mapping[str, _Kind] = {
     "embedding_invalid": _Kind(422, "Not an embedding of this index"),
     "image_url_disabled": _Kind(422, "Photos are not fetched from addresses"),
     "queue_full": _Kind(429, "Too many requests"),
+    "client_limit": _Kind(429, "Too many requests of one client"),
     "internal": _Kind(500, "Internal error"),
     "not_ready": _Kind(503, "Not ready yet"),
     "draining": _Kind(503, "Shutting down"),
@@ -154,7 +160,8 @@ def _from_validation(error: RequestValidationError, _request: Request) -> Proble
 def full_queue_problem(error: QueueFullError) -> ProblemError:
     """One 429 that says when to come back."""
     headers = {"Retry-After": str(error.retry_after_seconds)}
-    return ProblemError("queue_full", str(error), headers=headers)
+    code = "client_limit" if isinstance(error, ClientLimitError) else "queue_full"
+    return ProblemError(code, str(error), headers=headers)
 
 
 def _from_recall(error: RecallNotReachedError, _request: Request) -> ProblemError:

@@ -31,7 +31,12 @@ def _refuse_when_full(scope: Scope) -> None:
     runtime: Runtime | None = scope["state"].get("runtime")
     is_search = scope["method"] == "POST" and scope["path"] == "/search"
     if is_search and runtime is not None and runtime.answers and runtime.opened is not None:
-        runtime.opened.batcher.check_room()
+        runtime.opened.batcher.check_room(scope["state"]["client"])
+
+
+def _is_draining(scope: Scope) -> bool:
+    runtime: Runtime | None = scope["state"].get("runtime")
+    return runtime is not None and runtime.draining
 
 
 class RequestMiddleware:
@@ -63,6 +68,8 @@ class RequestMiddleware:
                 answered = MutableHeaders(scope=message)
                 answered["X-Request-ID"] = request_id
                 answered["X-Content-Type-Options"] = "nosniff"
+                if _is_draining(scope):  # a kept connection would be cut in its next request
+                    answered["Connection"] = "close"
             await send(message)
 
         try:

@@ -10,17 +10,17 @@ from typing import Literal, NamedTuple, ParamSpec, TypeVar
 
 from multigrain.photo import PhotoLimits
 from service.batcher import Batcher
+from service.device_errors import translated
 from service.engine import Engine
 from service.errors import ProblemError
 from service.queries import Answer, Query
 from service.reload import Reloader, ReloadInProgressError
 from service.settings import Settings
 from service.side_work import SideWork
+from service.watchdog import Watchdog
 
 # A page of 100 hits, and more: thumbnails take milliseconds each.
 MAX_WAITING_THUMBNAILS = 128
-# One failure is a bad photo; this many alone in a row are a broken model.
-MAX_FAILED_IN_ROW = 3
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class Ready(NamedTuple):
     engine: Engine
     batcher: Batcher[Query, Answer]
     reloader: Reloader
+    watchdog: Watchdog
 
 
 class Runtime:
@@ -76,11 +77,12 @@ class Runtime:
             ),
         )
         batcher = Batcher[Query, Answer](
-            engine.answer,
+            translated(engine.answer),
             executor=self.engine_thread,
             max_batch=settings.max_batch,
             max_wait_seconds=settings.max_wait_ms / 1000,
             max_queue=settings.max_queue,
+            max_of_client=settings.per_client_inflight or max(1, settings.max_queue // 4),
         )
         batcher.start()
         reloader = Reloader(
@@ -88,7 +90,13 @@ class Runtime:
         )
         if settings.reload_poll_s:
             reloader.watch(settings.reload_poll_s)
-        self.opened = Ready(engine, batcher, reloader)
+        watchdog = Watchdog(batcher, engine.test, executor=self.engine_thread)
+        self.opened = Ready(engine, batcher, reloader, watchdog)
+
+    async def watch(self) -> None:
+        """Wait, until the task is cancelled, for what only a restart cures: EngineDeadError."""
+        assert self.opened is not None
+        await self.opened.watchdog.run()
 
     def reload(self) -> None:
         """Take up the generation CURRENT names, as far as one is served and none is under way."""
@@ -117,7 +125,9 @@ class Runtime:
     @property
     def status(self) -> Status:
         """Whether searches are answered, and if not, why."""
-        if self.opened is not None and not self.inference_alive:
+        if self.opened is not None and not (
+            self.inference_alive and self.opened.watchdog.is_content
+        ):
             return "dead"
         if self.draining:
             return "draining"
@@ -132,13 +142,14 @@ class Runtime:
 
     @property
     def inference_alive(self) -> bool:
-        """False once batches are no longer run, hang, or keep failing."""
+        """False once batches are no longer run, or one of them, or the model's test, hangs."""
         if self.opened is None:
             return True
-        batcher = self.opened.batcher
-        since = batcher.running_since
+        batcher, watchdog = self.opened.batcher, self.opened.watchdog
+        under_way = [at for at in (batcher.running_since, watchdog.testing_since) if at is not None]
+        since = min(under_way, default=None)
         stuck = since is not None and time.monotonic() - since > self.settings.stuck_after_s
-        return batcher.alive and not stuck and batcher.num_failed_in_row < MAX_FAILED_IN_ROW
+        return batcher.alive and not stuck
 
     def ready(self) -> Ready:
         """Return the opened parts, or raise the problem that tells why there are none."""

@@ -86,6 +86,7 @@ class DrainingServer(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._loop.call_later, grace_seconds, end, sig, frame)
             return
         super().handle_exit(sig, frame)
+        self.force_exit = self.force_exit or not first
 
     def _fail(self, error: BaseException) -> None:
         self.failure = error

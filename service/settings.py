@@ -29,6 +29,11 @@ class Settings(Config):
         4.0, ge=0, description="how long a batch waits for requests whose photo is being decoded"
     )
     max_queue: int = Field(128, ge=1, description="requests on their way before others get 429")
+    per_client_inflight: int | None = Field(
+        None,
+        ge=1,
+        description="of these, one API key's; default: a quarter; without keys nobody is counted",
+    )
     decode_threads: int = Field(
         default_factory=num_cpus, ge=1, description="threads that decode photos"
     )

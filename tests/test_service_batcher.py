@@ -5,11 +5,14 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
 from service.batcher import (
     Batcher,
+    BatchTooLargeError,
+    ClientLimitError,
     DeadlineExceededError,
     Done,
     EngineDeadError,
@@ -50,6 +53,7 @@ def run_with(
     *,
     max_queue: int = 128,
     max_wait_seconds: float = 0.004,
+    max_of_client: int | None = None,
 ) -> None:
     async def main() -> None:
         with ThreadPoolExecutor(1) as executor:
@@ -59,6 +63,7 @@ def run_with(
                 max_batch=16,
                 max_wait_seconds=max_wait_seconds,
                 max_queue=max_queue,
+                max_of_client=max_of_client,
             )
             batcher.start()
             await body(batcher)
@@ -265,3 +270,92 @@ def test_failures_in_a_row_are_counted_and_a_success_forgets_them() -> None:
         assert batcher.num_failed_in_row == 0
 
     run_with(FakeModel(), body)
+
+
+def test_short_memory_halves_the_batches_for_a_while() -> None:
+    """A batch the device has no room for runs in halves, and the next ones are smaller at once."""
+    sizes = list[int]()
+
+    def small_device(payloads: Sequence[int]) -> list[int]:
+        sizes.append(len(payloads))
+        if len(payloads) > 5:
+            raise BatchTooLargeError("no memory")
+        return list(payloads)
+
+    async def body(batcher: Batcher[int, int]) -> None:
+        assert results_of(await ask_all(batcher, range(16))) == list(range(16))
+        assert sizes == [16, 8, 4, 4, 8, 4, 4]
+        assert batcher.limit == 4
+        assert results_of(await ask_all(batcher, range(8))) == list(range(8))
+        assert sizes[7:] == [4, 4]
+        batcher._smaller_until = 0.0
+        assert batcher.limit == 16
+
+    run_with(small_device, body)
+
+
+def test_lone_request_without_memory_is_tried_once_more() -> None:
+    """What the device had cached may have been all that was missing."""
+    num_tried = 0
+
+    def forgetful_device(payloads: Sequence[int]) -> list[int]:
+        nonlocal num_tried
+        num_tried += 1
+        if num_tried in {1, 3, 4}:
+            raise BatchTooLargeError("no memory")
+        return list(payloads)
+
+    async def body(batcher: Batcher[int, int]) -> None:
+        assert (await ask(batcher, 7)).result == 7
+        with pytest.raises(BatchTooLargeError):
+            await ask(batcher, 8)
+        assert batcher.alive
+
+    run_with(forgetful_device, body)
+
+
+def test_device_that_is_lost_ends_the_batcher_and_answers_everyone() -> None:
+    """After an error no call survives, the batch and the queue behind it are told so at once."""
+    model = FakeModel()
+
+    def lost_device(payloads: Sequence[int]) -> list[int]:
+        model(payloads)
+        raise EngineDeadError("lost")
+
+    async def body(batcher: Batcher[int, int]) -> None:
+        answers = await ask_all(batcher, range(40))
+        assert {type(answer) for answer in answers} == {EngineDeadError}
+        assert not batcher.alive
+
+    run_with(lost_device, body)
+    assert model.sizes == [16]
+
+
+def test_one_client_may_have_only_its_share_of_the_places() -> None:
+    """Beyond its share a client is refused while others, and those without a name, are not."""
+
+    async def body(batcher: Batcher[int, int]) -> None:
+        with ExitStack() as held:
+            for _ in range(3):
+                held.enter_context(batcher.admit("greedy"))
+            with pytest.raises(ClientLimitError, match="3 requests"):
+                batcher.check_room("greedy")
+            held.enter_context(batcher.admit("modest"))
+            for _ in range(4):
+                held.enter_context(batcher.admit())
+        batcher.check_room("greedy")
+
+    run_with(FakeModel(), body, max_of_client=3)
+
+
+def test_item_whose_deadline_has_passed_is_not_run() -> None:
+    """A request that was late when its turn came costs no inference."""
+    model = FakeModel()
+
+    async def body(batcher: Batcher[int, int]) -> None:
+        with pytest.raises(DeadlineExceededError):
+            await ask(batcher, 1, seconds=-1)
+        assert (await ask(batcher, 2)).result == 4
+
+    run_with(model, body)
+    assert model.batches == [[2]]

@@ -231,22 +231,45 @@ def test_fault_of_the_engine_tells_the_client_nothing_of_the_inside(
     monkeypatch.undo()
 
 
-def test_health_is_503_while_the_model_keeps_failing(
-    service: Service, jpeg: Jpeg, monkeypatch: pytest.MonkeyPatch
+def test_model_that_keeps_failing_is_tested_and_ends_the_service(
+    index_root: Path, jpeg: Jpeg, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three failures in a row make the service unhealthy, one success heals it."""
+    """Each request is a 500; then the model fails its own test: 503, and an error at the end."""
+    with running(Settings(index=index_root, port=0)) as broken:
+        watchdog = opened(broken).watchdog
+        watchdog._every_seconds = 0.05
 
-    def fail(*_arguments: object, **_options: object) -> None:
-        raise RuntimeError("broken")
+        def fail(*_arguments: object, **_options: object) -> None:
+            raise RuntimeError("broken")
 
-    monkeypatch.setattr(opened(service).engine.embedder, "embed_pixels", fail)
-    for _ in range(3):
-        check_problem(service.search(jpeg(0)), "internal")
-    assert service.health().status_code == service.client.get("/livez").status_code == 503
-    assert service.health().json()["status"] == "dead"
-    monkeypatch.undo()
-    assert service.search(jpeg(0)).status_code == 200
-    assert service.health().json()["status"] == "ok"
+        monkeypatch.setattr(opened(broken).engine.embedder, "embed_pixels", fail)
+        for _ in range(3):
+            check_problem(broken.search(jpeg(0)), "internal")
+        wait_until(lambda: broken.server.failure is not None)
+        assert "failed its test 3 times" in str(broken.server.failure)
+        assert broken.server.runtime.status == "dead"
+
+
+def test_bad_photos_in_a_row_do_not_make_a_sound_model_look_broken(
+    index_root: Path, jpeg: Jpeg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Photos that embed to no number are a 500 each; the model passes its test, health stays."""
+    with running(Settings(index=index_root, port=0)) as sound:
+        engine = opened(sound).engine
+        opened(sound).watchdog._every_seconds = 0.02
+        infer = engine.embedder._engine.infer
+
+        def infer_nan(batch: Any) -> Any:
+            pooled = infer(batch)
+            return pooled if (batch == batch.flat[0]).all() else pooled * float("nan")
+
+        monkeypatch.setattr(engine.embedder._engine, "infer", infer_nan)
+        for _ in range(4):
+            check_problem(sound.search(jpeg(0)), "internal")
+        wait_until(lambda: opened(sound).batcher.num_failed_in_row == 0)
+        assert sound.health().json()["status"] == "ok"
+        monkeypatch.undo()
+        assert sound.search(jpeg(0)).status_code == 200
 
 
 def test_livez_is_503_while_a_forward_pass_hangs(index_root: Path, jpeg: Jpeg) -> None:

@@ -3,6 +3,7 @@
 import hmac
 import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,21 @@ def test_key_or_origin_that_protects_nothing_is_refused(wrong: dict[str, list[st
     """An empty key, one with blanks around it, or any origin at all."""
     with pytest.raises(ValidationError):
         Settings.model_validate({"index": "x", **wrong})
+
+
+def test_key_is_what_a_clients_share_is_counted_by(
+    locked: Service, jpeg: Callable[[int], bytes]
+) -> None:
+    """A client that has its share on the way gets 429 client_limit; another one is answered."""
+    assert locked.server.runtime.opened is not None
+    batcher = locked.server.runtime.opened.batcher
+    photo, headers = {"image": jpeg(0)}, {"X-API-Key": READER}
+    with ExitStack() as held:
+        for _ in range(locked.server.runtime.settings.max_queue // 4):
+            held.enter_context(batcher.admit("api-1"))
+        refused = locked.client.post("/search", files=photo, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (429, "client_limit")
+        assert int(refused.headers["Retry-After"]) >= 1
+        other = locked.client.post("/search", files=photo, headers={"X-API-Key": OTHER_READER})
+        assert other.status_code == 200
+    assert locked.client.post("/search", files=photo, headers=headers).status_code == 200

@@ -246,6 +246,50 @@ def test_request_in_flight_at_sigterm_is_answered(
         assert statuses == [200]
 
 
+def test_second_sigterm_ends_at_once(index_root: Path) -> None:
+    """Neither the grace nor a request that never ends is waited for then."""
+    with started("--index", str(index_root), "--drain-grace-s", "60") as (process, url):
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as slow:
+            slow.sendall(b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) in (0, -signal.SIGTERM)
+
+
+def test_sigterm_under_load_breaks_no_search(
+    index_root: Path, jpeg: Callable[[int], bytes]
+) -> None:
+    """While it drains every request is answered: 200, or 503 with a time to come back."""
+    with started("--index", str(index_root), "--drain-grace-s", "0.5") as (process, url):
+        answers, lost_at = list[httpx2.Response](), list[float]()
+
+        def ask() -> None:
+            with httpx2.Client(base_url=url) as client:
+                while process.poll() is None:
+                    try:
+                        answers.append(client.post("/search", content=jpeg(0)))
+                    except httpx2.TransportError:
+                        lost_at.append(time.monotonic())
+                        return
+
+        clients = [threading.Thread(target=ask) for _ in range(3)]
+        for client in clients:
+            client.start()
+        while len(answers) < 10:
+            time.sleep(0.01)
+        signalled_at = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) in (0, -signal.SIGTERM)
+        for client in clients:
+            client.join(10)
+        assert {answer.status_code for answer in answers} == {200, 503}
+        assert all(at - signalled_at >= 0.5 for at in lost_at)  # the port closes after the grace
+        assert all("Retry-After" in one.headers for one in answers if one.status_code == 503)
+
+
 def test_sighup_reloads_the_index(index_root: Path) -> None:
     """A signal takes up the live generation; the process goes on."""
     with started("--index", str(index_root)) as (process, url):
