@@ -22,7 +22,13 @@ ACCESS: Mapping[tuple[str, str], Access] = {
     ("GET", "/readyz"): Access.OPEN,
     ("GET", "/version"): Access.OPEN,
     ("POST", "/search"): Access.READ,
+    ("POST", "/search/batch"): Access.READ,
+    ("POST", "/embed"): Access.READ,
+    ("GET", "/images"): Access.READ,
+    ("GET", "/images/{image_id}"): Access.READ,
+    ("GET", "/images/{image_id}/similar"): Access.READ,
     ("GET", "/images/{image_id}/thumbnail"): Access.READ,
+    ("GET", "/index"): Access.READ,
     ("POST", "/admin/reload"): Access.ADMIN,
     ("GET", "/admin/reload/{job_id}"): Access.ADMIN,
 }

@@ -12,13 +12,26 @@ from fastapi.responses import FileResponse
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
-from service import admin, health, search, thumbnails, version
+from service import (
+    admin,
+    batch,
+    embed,
+    health,
+    images,
+    index_facts,
+    search,
+    similar,
+    thumbnails,
+    version,
+)
 from service.errors import install_error_handlers
 from service.gate import Gate
 from service.middleware import RequestMiddleware
 from service.runtime import Runtime
 
 logger = logging.getLogger(__name__)
+
+_ROOMS = (search, batch, similar, embed, thumbnails, images, index_facts, health, version, admin)
 
 PAGE = Path(__file__).parent / "page"
 PAGE_HEADERS = {
@@ -55,7 +68,7 @@ def create_app(runtime: Runtime, *, on_failure: Callable[[BaseException], None])
         redoc_url=None,
         redirect_slashes=False,
     )
-    for room in (search, thumbnails, health, version, admin):
+    for room in _ROOMS:
         app.include_router(room.router)
     app.add_api_route("/", page, include_in_schema=False)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")

@@ -5,7 +5,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from service.json_body import EMBEDDING, IMAGE, URL
-from service.options import SearchOptions
+from service.options import EmbedOptions, SearchOptions
+from service.upload import MAX_PHOTOS
 
 _PHOTO = {"type": "string", "format": "binary"}
 _BASE64 = {
@@ -50,6 +51,16 @@ def _request_body(**content: dict[str, Any]) -> dict[str, Any]:
 
 _RAW: dict[str, dict[str, Any]] = {"image/*": _PHOTO, "application/octet-stream": _PHOTO}
 
+_PHOTOS = {"type": "array", "items": _PHOTO, "minItems": 1, "maxItems": MAX_PHOTOS}
+
+BATCH = _request_body(**{"multipart/form-data": _form(SearchOptions, _PHOTOS)})
+EMBED = _request_body(
+    **{
+        "multipart/form-data": _form(EmbedOptions, _PHOTO),
+        **_RAW,
+        "application/json": _object(IMAGE, _BASE64),
+    }
+)
 SEARCH = _request_body(
     **{
         "multipart/form-data": _form(SearchOptions, _PHOTO),

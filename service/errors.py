@@ -187,6 +187,15 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any, Request], ProblemError]] 
 }
 
 
+def problem_of(error: Exception, request: Request) -> ProblemError:
+    """What a part of a request that failed is told; what nobody foresaw is logged."""
+    for kind in type(error).__mro__:
+        if kind in _TRANSLATIONS:
+            return _TRANSLATIONS[kind](error, request)
+    logger.error("request %s failed", request.state.request_id, exc_info=error)
+    return INTERNAL
+
+
 async def _answer_nobody(_request: Request, _error: Exception) -> Response:
     return Response(status_code=CLIENT_GONE_STATUS)
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from service.errors import Fault, ProblemError, validation_problem
-from service.json_body import EMBEDDING, URL, embedding_of, photo_of, read_json
+from service.json_body import EMBEDDING, IMAGE, URL, embedding_of, photo_of, read_json
 from service.queries import Embedding
 from service.upload import Upload, media_type_of, not_empty, read_upload
 
@@ -18,23 +18,32 @@ class Given(NamedTuple):
 
 def read_given(content_type: str, body: bytes, *, dim: int) -> Given:
     """Take a body apart, a form, JSON or the photo itself; raises ProblemError."""
-    if media_type_of(content_type) != "application/json":
-        return _from_upload(read_upload(content_type, body))
+    if media_type_of(content_type) == "application/json":
+        return _from_json(body, dim=dim)
+    upload = read_upload(content_type, body)
+    return Given(upload.photo, fields=upload.fields)
+
+
+def _from_json(body: bytes, *, dim: int) -> Given:
     key, value = read_json(body)
     if key == URL:
-        raise ProblemError("image_url_disabled", "send the photo itself: nothing is fetched")
+        raise _disabled()
     if key == EMBEDDING:
         return Given(None, embedding_of(value, dim=dim))
     return Given(not_empty(photo_of(value)))
 
 
-def read_photo(content_type: str, body: bytes, *, dim: int) -> Given:
-    """The same, but an embedding is refused."""
-    given = read_given(content_type, body, dim=dim)
-    if given.photo is None:
-        raise validation_problem([Fault(f"body.{EMBEDDING}", "a photo is wanted")])
-    return given
+def read_photo(content_type: str, body: bytes) -> Upload:
+    """The photo of a body and the fields beside it; an embedding is refused."""
+    if media_type_of(content_type) != "application/json":
+        return read_upload(content_type, body)
+    key, value = read_json(body)
+    if key == IMAGE:
+        return Upload(not_empty(photo_of(value)))
+    if key == URL:
+        raise _disabled()
+    raise validation_problem([Fault(f"body.{EMBEDDING}", "a photo is wanted")])
 
 
-def _from_upload(upload: Upload) -> Given:
-    return Given(upload.photo, fields=upload.fields)
+def _disabled() -> ProblemError:
+    return ProblemError("image_url_disabled", "send the photo itself: nothing is fetched")

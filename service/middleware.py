@@ -14,6 +14,7 @@ from service.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
+_SEARCHES = frozenset({"/search", "/search/batch", "/embed"})
 _ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -29,7 +30,7 @@ def _refuse_when_full(scope: Scope) -> None:
     In a burst of hundreds each refusal delays those behind it, and routing is most of its cost.
     """
     runtime: Runtime | None = scope["state"].get("runtime")
-    is_search = scope["method"] == "POST" and scope["path"] == "/search"
+    is_search = scope["method"] == "POST" and scope["path"] in _SEARCHES
     if is_search and runtime is not None and runtime.answers and runtime.opened is not None:
         runtime.opened.batcher.check_room(scope["state"]["client"])
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -16,10 +16,17 @@ from pydantic import (
 )
 
 from service.errors import Fault, faults_of, validation_problem
+from service.ids import MAX_ID
+
+Options = TypeVar("Options", bound=BaseModel)
 
 # Hits beyond this rank are not searched for; paging that deep is an export.
 MAX_WINDOW = 1000
 DEFAULT_DEDUP_COSINE = 0.98
+FILTER_DESCRIPTION = (
+    "conditions that the photos found meet, as JSON of at most 4 KB: "
+    '{"must": [{"field": "label", "eq": "cat"}], "must_not": [{"field": "width", "lt": 500}]}'
+)
 
 
 class Include(StrEnum):
@@ -74,6 +81,29 @@ class TimedOptions(BaseModel):
     )
 
 
+class EmbedOptions(TimedOptions):
+    """Parameters of POST /embed, in the query string or as form fields."""
+
+    encoding_format: Literal["float", "base64"] = Field(
+        "float", description="numbers, or base64 of their little-endian float32 bytes"
+    )
+
+
+class ScrollOptions(BaseModel):
+    """Parameters of GET /images."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: int = Field(100, ge=1, le=MAX_WINDOW, description="how many photos to return")
+    cursor: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_ID,
+        description="the next_cursor of the page before; none: the first page",
+    )
+    filter: str | None = Field(None, description=FILTER_DESCRIPTION)
+
+
 class SearchOptions(TimedOptions):
     """Parameters of a search, in the query string or as form fields."""
 
@@ -103,11 +133,7 @@ class SearchOptions(TimedOptions):
         default=False,
         description="compare every photo, where the collection is small enough for it",
     )
-    filter: str | None = Field(
-        None,
-        description="conditions that the photos found meet, as JSON of at most 4 KB: "
-        '{"must": [{"field": "label", "eq": "cat"}], "must_not": [{"field": "width", "lt": 500}]}',
-    )
+    filter: str | None = Field(None, description=FILTER_DESCRIPTION)
     include: _IncludeList = Field(
         f"{Include.METADATA},{Include.THUMBNAIL_URL}",
         description="parts of the answer, joined by commas",
@@ -142,19 +168,30 @@ def refuse_repeats(pairs: Sequence[tuple[str, str]], place: str) -> None:
         raise validation_problem([Fault(f"{place}.{name}", "sent twice") for name in repeated])
 
 
+def refuse_parameters(pairs: Sequence[tuple[str, str]]) -> None:
+    """Refuse every parameter of a route that takes none."""
+    if pairs:
+        raise validation_problem([Fault(f"query.{name}", "unknown") for name, _ in pairs])
+
+
 def merge_options(in_query: SearchOptions, fields: Sequence[tuple[str, str]]) -> Asked:
-    """Add the form's parameters to the query string's; one sent in both is refused."""
+    """The parameters of a search, from the query string and the form."""
+    return Asked(*merged(in_query, fields))
+
+
+def merged(in_query: Options, fields: Sequence[tuple[str, str]]) -> tuple[Options, frozenset[str]]:
+    """Add the form's parameters to the query string's, and name them; one in both is refused."""
     refuse_repeats(fields, "form")
     try:
-        in_form = SearchOptions.model_validate(dict(fields))
+        in_form = type(in_query).model_validate(dict(fields))
     except ValidationError as error:
         raise validation_problem(faults_of(error.errors(), "form")) from error
     twice = in_query.model_fields_set & in_form.model_fields_set
     if twice:
         msg = "sent in the query string and in the form"
         raise validation_problem([Fault(f"form.{name}", msg) for name in sorted(twice)])
-    merged = in_query.model_copy(update=in_form.model_dump(exclude_unset=True))
-    return Asked(merged, frozenset(in_form.model_fields_set))
+    both = in_query.model_copy(update=in_form.model_dump(exclude_unset=True))
+    return both, frozenset(in_form.model_fields_set)
 
 
 def check_together(asked: Asked, *, max_limit: int) -> None:

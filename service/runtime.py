@@ -54,7 +54,7 @@ class Runtime:
         num_decoders = min(settings.decode_threads, num_affordable)
         self.engine_thread = ThreadPoolExecutor(1, "engine")
         self.decoders = ThreadPoolExecutor(num_decoders, "decode")
-        self.thumbnailer = SideWork(
+        self.side_work = SideWork(
             max_waiting=MAX_WAITING_THUMBNAILS, timeout_seconds=settings.request_timeout_ms / 1000
         )
         self.started_at = time.monotonic()

@@ -87,6 +87,125 @@ class SearchResponse(BaseModel):
     query_embedding: list[float] = []
 
 
+class EmbedResponse(BaseModel):
+    """Answer of POST /embed: a unit embedding of `dim` numbers, as a list or in base64."""
+
+    request_id: str
+    model: str
+    dim: int
+    encoding_format: Literal["float", "base64"]
+    embedding: list[float] | str
+    query: QueryPhoto
+    batch_size: int = Field(
+        description="photos that shared this photo's forward pass; 0 where none was needed"
+    )
+    timing_ms: TimingMs
+
+
+class Fault(BaseModel):
+    """One invalid parameter: where it stands, `query.limit`, and what is wrong with it."""
+
+    loc: str
+    msg: str
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457) with a stable code."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    request_id: str
+    errors: list[Fault] = []
+
+
+class BatchResult(BaseModel):
+    """A photo of POST /search/batch that was searched with."""
+
+    result: SearchResponse
+
+
+class BatchProblem(BaseModel):
+    """A photo of POST /search/batch that was not."""
+
+    problem: Problem
+
+
+class BatchResponse(BaseModel):
+    """Answer of POST /search/batch: one item for each photo, in their order."""
+
+    request_id: str
+    count: int
+    items: list[BatchResult | BatchProblem]
+
+
+class Image(BaseModel):
+    """A photo of the index; `taken_at` is the camera's clock, YYYY-MM-DDTHH:MM:SS."""
+
+    id: str
+    uri: str
+    thumbnail_url: str
+    sha256: str
+    bytes: int
+    width: int
+    height: int
+    format: str
+    taken_at: str | None
+    camera: str | None
+    metadata: dict[str, JsonValue]
+
+
+class ImagePage(BaseModel):
+    """Answer of GET /images: photos by id; `next_cursor` is null on the last page."""
+
+    generation: str
+    images: list[Image]
+    count: int
+    next_cursor: str | None
+
+
+class IndexCounts(BaseModel):
+    """Photos that can be found, and rows of the generation that cannot."""
+
+    vectors: int
+    tombstones: int
+
+
+class BuiltWith(BaseModel):
+    """What computed the stored embeddings."""
+
+    engine: str
+    precision: str
+
+
+class Fingerprints(BaseModel):
+    """SHA-256 of what decides an embedding: model and preprocessing."""
+
+    model: str
+    preprocessing: str
+
+
+class IndexFacts(BaseModel):
+    """Answer of GET /index; nlist is 0 and nprobe null where every photo is compared."""
+
+    generation: str
+    built_at: str
+    counts: IndexCounts
+    dim: int
+    metric: Literal["cosine"]
+    type: str
+    nlist: int
+    nprobe: int | None
+    recall: float | None = Field(description="recall@10 the search was tuned to; null: not tuned")
+    model: str
+    engine: str
+    precision: str
+    built_with: BuiltWith
+    fingerprints: Fingerprints
+
+
 class ModelCheck(BaseModel):
     """The loaded model: name with fingerprint, where and how it runs."""
 

@@ -58,8 +58,7 @@ async def search(
         work = _answer(runtime, ready, request, body, options)
         answer = await until_client_leaves(work, request.receive)
     answer.timing_ms.receive = milliseconds(received_at - started_at)
-    answer.timing_ms.total = milliseconds(time.perf_counter() - started_at)
-    set_headers(response, answer)
+    finish(response, answer, started_at=started_at)
     return answer
 
 
@@ -104,8 +103,9 @@ def search_of(asked: Asked, engine: Engine, settings: Settings) -> Search:
     return Search(plan, page, with_embeddings=Include.EMBEDDING in options.included)
 
 
-def set_headers(response: Response, answer: SearchResponse) -> None:
-    """Say beside an answer what its balancers and caches read."""
+def finish(response: Response, answer: SearchResponse, *, started_at: float) -> None:
+    """Note the whole time, and say beside an answer what balancers and caches read."""
+    answer.timing_ms.total = milliseconds(time.perf_counter() - started_at)
     response.headers["Cache-Control"] = "no-store"
     response.headers["Server-Timing"] = server_timing(answer.timing_ms)
     response.headers["X-Index-Generation"] = answer.generation

@@ -5,12 +5,13 @@ import io
 from functools import partial
 from typing import Annotated, NamedTuple
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from PIL import Image
 
 from multigrain.photo import PhotoError, open_photo
 from service.engine import Engine
 from service.errors import ProblemError
+from service.ids import ImageId
 from service.options import refuse_repeats
 from service.runtime import Runtime
 from service.schemas import ThumbnailOptions
@@ -18,7 +19,6 @@ from service.schemas import ThumbnailOptions
 router = APIRouter()
 
 JPEG_QUALITY = 85
-MAX_ID = 2**63 - 1
 
 
 class _Thumbnail(NamedTuple):
@@ -35,14 +35,14 @@ class _Thumbnail(NamedTuple):
 )
 async def thumbnail(
     request: Request,
-    image_id: Annotated[int, Path(ge=0, le=MAX_ID)],
+    image_id: ImageId,
     options: Annotated[ThumbnailOptions, Query()],
 ) -> Response:
     """A small copy of an indexed photo, by the id of a hit."""
     runtime: Runtime = request.state.runtime
     refuse_repeats(request.query_params.multi_items(), "query")
     known_etags = request.headers.get("if-none-match", "")
-    made = await runtime.thumbnailer.run(
+    made = await runtime.side_work.run(
         partial(make_thumbnail, runtime.ready().engine, image_id, options.size, known_etags)
     )
     headers = {"ETag": made.etag, "Cache-Control": "no-cache"}

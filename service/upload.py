@@ -9,6 +9,8 @@ from service.errors import ClientGoneError, Fault, ProblemError, validation_prob
 from service.multipart import MAX_PARTS, parse_multipart
 
 MAX_FIELD_BYTES = 4096
+# Of one form of several photos.
+MAX_PHOTOS = 32
 
 
 class Upload(NamedTuple):
@@ -78,6 +80,19 @@ def _from_form(content_type: str, body: bytes) -> Upload:
             "duplicate_image_part", f"{len(form.photos)} parts are named 'image'; send one"
         )
     return Upload(not_empty(form.photos[0]), form.fields)
+
+
+def read_photos(content_type: str, body: bytes) -> Form:
+    """The photos of a form that may hold several, each perhaps empty; raises ProblemError."""
+    media_type = media_type_of(content_type)
+    if media_type != "multipart/form-data":
+        detail = f"{media_type or 'no media type'}: send the photos as multipart/form-data"
+        raise ProblemError("unsupported_media_type", detail)
+    form = read_form(content_type, body, max_parts=MAX_PHOTOS + MAX_PARTS)
+    if len(form.photos) > MAX_PHOTOS:
+        msg = f"{len(form.photos)} photos, at most {MAX_PHOTOS} in one request"
+        raise validation_problem([Fault("body.image", msg)])
+    return form
 
 
 def read_form(content_type: str, body: bytes, *, max_parts: int = MAX_PARTS) -> Form:

@@ -3,62 +3,24 @@
 import base64
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import numpy as np
 import pytest
-from service_running import Service, running
+from service_running import Service
 
-from index.builder import build_index
-from multigrain.embedder import Embedder
 from service.errors import KINDS
 from service.options import Asked, SearchOptions
 from service.queries import Query
 from service.search import search_of
-from service.settings import Settings
+
+pytest_plugins = ["service_fixtures"]
 
 NUM_PHOTOS = 24
-NUM_LISTS = 4
 Jpeg = Callable[[int], bytes]
-
-
-@pytest.fixture(scope="module")
-def listed(tmp_path_factory: pytest.TempPathFactory, jpeg: Jpeg, tiny_checkpoint: Path) -> Path:
-    """An index in 4 lists of 24 listed photos: id n is the picture of seed n, a cat if n is even.
-
-    The last is the first, stored once more with other bytes.
-    """
-    folder = tmp_path_factory.mktemp("options")
-    rows = []
-    for seed in range(NUM_PHOTOS):
-        name = f"{seed:02}.jpg"
-        (folder / name).write_bytes(jpeg(seed % (NUM_PHOTOS - 1)) + bytes(seed // (NUM_PHOTOS - 1)))
-        label = "dog" if seed % 2 else "cat"
-        rows.append({"path": name, "label": label, "price": seed, "sold": seed < 3})
-    (folder / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    root = folder / "index"
-    build_index(
-        [folder / "list.jsonl"],
-        tiny_checkpoint,
-        root,
-        Embedder.open(tiny_checkpoint),
-        factory=f"IVF{NUM_LISTS},SQfp16",
-    )
-    return root
-
-
-@pytest.fixture(scope="module")
-def asked(listed: Path) -> Iterator[Service]:
-    """A service that only asks that index."""
-    settings = Settings(
-        index=listed, port=0, max_nprobe=3, max_limit=50, exact_max_photos=NUM_PHOTOS
-    )
-    with running(settings) as service:
-        yield service
 
 
 def ids(response: httpx2.Response) -> list[int]:

@@ -112,7 +112,7 @@ def test_thumbnails_beyond_the_bound_are_refused(
     """With every place taken a thumbnail is a 429 with a time to come back; searches go on."""
     with running(Settings(index=index_root, port=0, request_timeout_ms=500)) as service:
         stall(service, 3, stuck)
-        service.server.runtime.thumbnailer._max_waiting = 1
+        service.server.runtime.side_work._max_waiting = 1
         assert service.client.get("/images/3/thumbnail").status_code == 504
         refused = service.client.get("/images/4/thumbnail")
         assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")

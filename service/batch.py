@@ -1,0 +1,100 @@
+"""POST /search/batch: several photos in one form, each answered or refused by itself."""
+
+import asyncio
+import time
+from functools import partial
+from typing import Annotated, NamedTuple
+
+from fastapi import APIRouter, Query, Request, Response
+
+from service import bodies
+from service.answering import Answering, until_client_leaves
+from service.engine import Engine
+from service.errors import problem_document, problem_of
+from service.hits import milliseconds, search_response
+from service.options import SearchOptions, merge_options, refuse_repeats
+from service.queries import Search
+from service.runtime import Ready, Runtime
+from service.schemas import BatchProblem, BatchResponse, BatchResult, Problem
+from service.search import search_of
+from service.settings import Settings
+from service.upload import not_empty, read_photos, receive_body
+
+router = APIRouter()
+
+_Item = BatchResult | BatchProblem
+
+
+class _Wanted(NamedTuple):
+    """The photos of one request, and how each is searched with."""
+
+    photos: tuple[bytes, ...]
+    options: SearchOptions
+    search: Search
+
+
+@router.post("/search/batch", openapi_extra=bodies.BATCH, response_model_exclude_unset=True)
+async def search_batch(
+    request: Request, response: Response, options: Annotated[SearchOptions, Query()]
+) -> BatchResponse:
+    """Search with each part `image` of the form; a photo that fails disturbs no other."""
+    runtime: Runtime = request.state.runtime
+    refuse_repeats(request.query_params.multi_items(), "query")
+    ready = runtime.ready()
+    with ready.batcher.admit():
+        body = await receive_body(
+            request,
+            max_bytes=runtime.settings.max_body_bytes,
+            timeout_seconds=runtime.settings.body_timeout_s,
+        )
+        work = _answer(runtime, ready, request, body, options)
+        items = await until_client_leaves(work, request.receive)
+    response.headers["Cache-Control"] = "no-store"
+    return BatchResponse(request_id=request.state.request_id, count=len(items), items=items)
+
+
+async def _answer(
+    runtime: Runtime, ready: Ready, request: Request, body: bytes, options: SearchOptions
+) -> list[_Item]:
+    answering = Answering(runtime, ready, request.state.request_id)
+    answering.set_timeout(options.timeout_ms)
+    content_type = request.headers.get("content-type", "")
+    wanted = await answering.prepare(
+        partial(_read, ready.engine, runtime.settings, content_type, body, options)
+    )
+    answering.set_timeout(wanted.options.timeout_ms)
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(_item(answering, ready, request, wanted, number))
+            for number in range(len(wanted.photos))
+        ]
+    return [task.result() for task in tasks]
+
+
+def _read(
+    engine: Engine, settings: Settings, content_type: str, body: bytes, in_query: SearchOptions
+) -> _Wanted:
+    form = read_photos(content_type, body)
+    asked = merge_options(in_query, form.fields)
+    return _Wanted(form.photos, asked.options, search_of(asked, engine, settings))
+
+
+async def _item(
+    answering: Answering, ready: Ready, request: Request, wanted: _Wanted, number: int
+) -> _Item:
+    """What one photo finds, or why it finds nothing."""
+    started_at = time.perf_counter()
+    request_id: str = request.state.request_id
+    try:
+        photo = not_empty(wanted.photos[number])
+        if number == 0:  # the place of the request itself
+            answered = await answering.with_photo(photo, wanted.search)
+        else:
+            with ready.batcher.admit():
+                answered = await answering.with_photo(photo, wanted.search)
+    except Exception as error:  # noqa: BLE001 - whatever happens to one photo is its own
+        document = problem_document(request_id, problem_of(error, request))
+        return BatchProblem(problem=Problem(**document))
+    result = search_response(request_id, ready.engine.model_name, answered, wanted.options)
+    result.timing_ms.total = milliseconds(time.perf_counter() - started_at)
+    return BatchResult(result=result)

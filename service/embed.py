@@ -1,0 +1,95 @@
+"""POST /embed: the embedding of a photo."""
+
+import base64
+import time
+from functools import partial
+from typing import Annotated, NamedTuple
+
+from fastapi import APIRouter, Query, Request, Response
+
+from service import bodies, schemas
+from service.answering import Answered, Answering, until_client_leaves
+from service.engine import Engine
+from service.given import read_photo
+from service.hits import milliseconds, server_timing, timing_of
+from service.options import EmbedOptions, merged, refuse_repeats
+from service.queries import Embedding
+from service.runtime import Ready, Runtime
+from service.schemas import EmbedResponse
+from service.upload import receive_body
+
+router = APIRouter()
+
+
+class _Wanted(NamedTuple):
+    """The photo of a request, and how its embedding is to be written."""
+
+    photo: bytes
+    options: EmbedOptions
+
+
+@router.post("/embed", openapi_extra=bodies.EMBED)
+async def embed(
+    request: Request, response: Response, options: Annotated[EmbedOptions, Query()]
+) -> EmbedResponse:
+    """Turn the photo in the body into its embedding, with which POST /search can be asked."""
+    started_at = time.perf_counter()
+    runtime: Runtime = request.state.runtime
+    refuse_repeats(request.query_params.multi_items(), "query")
+    ready = runtime.ready()
+    with ready.batcher.admit():
+        body = await receive_body(
+            request,
+            max_bytes=runtime.settings.max_body_bytes,
+            timeout_seconds=runtime.settings.body_timeout_s,
+        )
+        received_at = time.perf_counter()
+        work = _answer(runtime, ready, request, body, options)
+        answer = await until_client_leaves(work, request.receive)
+    answer.timing_ms.receive = milliseconds(received_at - started_at)
+    answer.timing_ms.total = milliseconds(time.perf_counter() - started_at)
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Server-Timing"] = server_timing(answer.timing_ms)
+    return answer
+
+
+async def _answer(
+    runtime: Runtime, ready: Ready, request: Request, body: bytes, options: EmbedOptions
+) -> EmbedResponse:
+    answering = Answering(runtime, ready, request.state.request_id)
+    answering.set_timeout(options.timeout_ms)
+    content_type = request.headers.get("content-type", "")
+    wanted = await answering.prepare(partial(_read, content_type, body, options))
+    answering.set_timeout(wanted.options.timeout_ms)
+    answered = await answering.with_photo(wanted.photo, None)
+    return _response(request.state.request_id, ready.engine, answered, wanted.options)
+
+
+def _read(content_type: str, body: bytes, in_query: EmbedOptions) -> _Wanted:
+    given = read_photo(content_type, body)
+    options, _ = merged(in_query, given.fields)
+    return _Wanted(given.photo, options)
+
+
+def _response(
+    request_id: str, engine: Engine, answered: Answered, options: EmbedOptions
+) -> EmbedResponse:
+    assert answered.facts is not None
+    answer = answered.done.result
+    return EmbedResponse(
+        request_id=request_id,
+        model=engine.model_name,
+        dim=len(answer.embedding),
+        encoding_format=options.encoding_format,
+        embedding=_written(answer.embedding, options.encoding_format),
+        query=schemas.QueryPhoto(**answered.facts._asdict()),
+        batch_size=answer.batch_size,
+        timing_ms=timing_of(answered),
+    )
+
+
+def _written(embedding: Embedding, encoding_format: str) -> list[float] | str:
+    if encoding_format == "base64":
+        return base64.b64encode(embedding.astype("<f4").tobytes()).decode()
+    numbers: list[float] = embedding.tolist()
+    return numbers

@@ -1,0 +1,53 @@
+"""GET /index: what is searched, and how."""
+
+import hashlib
+
+from fastapi import APIRouter, Request, Response
+
+from index.codebook.factory import start_nprobe
+from index.manifest import canonical_json
+from index.searcher import Searcher
+from service.engine import Engine
+from service.options import refuse_parameters
+from service.runtime import Runtime
+from service.schemas import BuiltWith, Fingerprints, IndexCounts, IndexFacts
+
+router = APIRouter()
+
+
+@router.get("/index")
+async def index_facts(request: Request, response: Response) -> IndexFacts:
+    """The generation that answers, its size, its kind, and what embeds photos for it."""
+    runtime: Runtime = request.state.runtime
+    refuse_parameters(request.query_params.multi_items())
+    facts = read_facts(runtime.ready().engine)
+    response.headers["X-Index-Generation"] = facts.generation
+    return facts
+
+
+def read_facts(engine: Engine) -> IndexFacts:
+    """Facts of the generation that answers now; nothing is read from a file."""
+    with engine.generations.lease() as searcher:
+        return _facts(searcher, engine)
+
+
+def _facts(searcher: Searcher, engine: Engine) -> IndexFacts:
+    manifest, embedder = searcher.manifest, engine.embedder
+    preprocessing = hashlib.sha256(canonical_json(manifest.model.preprocessing)).hexdigest()
+    nprobe = manifest.search.nprobe or start_nprobe(searcher.nlist)
+    return IndexFacts(
+        generation=searcher.generation,
+        built_at=manifest.created,
+        counts=IndexCounts(vectors=searcher.num_live, tombstones=manifest.counts.dead),
+        dim=searcher.dim,
+        metric="cosine",
+        type=manifest.factory,
+        nlist=searcher.nlist,
+        nprobe=nprobe if searcher.nlist else None,
+        recall=manifest.search.recall,
+        model=engine.model_name,
+        engine=embedder.engine,
+        precision=embedder.precision,
+        built_with=BuiltWith(engine=manifest.model.engine, precision=manifest.model.precision),
+        fingerprints=Fingerprints(model=searcher.fingerprint, preprocessing=preprocessing),
+    )
