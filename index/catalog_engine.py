@@ -94,7 +94,8 @@ def open_catalog_engine(path: Path) -> Engine:
     """A generation's catalog, read-only and immutable: no lock file, no write permission."""
     # The name is a URI: a "?" or "#" in a folder's name must not end it.
     uri = f"file:{quote(str(path))}?mode=ro&immutable=1&uri=true"
-    return create_engine(f"sqlite:///{uri}", pool_size=0)
+    # Nothing is written, so no transaction needs an end, which would cost every question a third.
+    return create_engine(f"sqlite:///{uri}", pool_size=0, isolation_level="AUTOCOMMIT")
 
 
 def copy_catalog(engine: Engine, target: Path) -> None:

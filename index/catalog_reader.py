@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sqlalchemy.exc import DBAPIError
 
 from index.catalog import photo_file
+from index.catalog_connections import Connections
 from index.catalog_engine import open_catalog_engine
 from index.catalog_filters import conditions, stored_columns
 from index.catalog_ids import first_live_ids, live_ids
@@ -37,12 +38,8 @@ FROM photo WHERE error IS NOT NULL AND deleted IS NULL GROUP BY code ORDER BY co
 """
 
 
-class _Row(NamedTuple):
-    content_id: int
-    collection_id: int
-    path: str
-    attributes: str | None
-    root: str
+# collection_id, path, attributes, root: as they are read, since a search makes many.
+_Place = tuple[int, str, str | None, str]
 
 
 class Entry(NamedTuple):
@@ -81,15 +78,17 @@ class CatalogReader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._engine = open_catalog_engine(path)
+        self._connections = Connections(open_catalog_engine(path))
         self._columns: dict[str, set[str]] = {}
 
     def entries(self, ids: Sequence[int]) -> dict[int, Entry]:
         """The entries of live ids, a query for all; unknown and dead ids are left out."""
-        found: dict[int, list[_Row]] = {}
-        for row in map(_Row._make, self._rows(_PHOTOS, (json.dumps(sorted(set(ids))),))):
-            found.setdefault(row.content_id, []).append(row)
-        return {content_id: _entry(rows) for content_id, rows in found.items()}
+        found = dict[int, list[_Place]]()
+        for content_id, number, path, attributes, root in self._rows(
+            _PHOTOS, (json.dumps(list(ids)),)
+        ):
+            found.setdefault(content_id, []).append((number, path, attributes, root))
+        return {content_id: _entry(places) for content_id, places in found.items()}
 
     def contents(self, ids: Sequence[int]) -> list[Content]:
         """What is known of live contents, by id; unknown and dead ids are left out."""
@@ -122,13 +121,13 @@ class CatalogReader:
         published before it had the column.
         """
         self.require_columns(filters)
-        with self._errors(), self._engine.connect() as connection:
+        with self._errors(), self._connections.lent() as connection:
             return live_ids(connection, *conditions(filters))
 
     def scroll(self, *, after: int, limit: int, filters: Sequence[Filter]) -> list[int]:
         """The first `limit` of the ids above `after` that `matching` gives."""
         self.require_columns(filters)
-        with self._errors(), self._engine.connect() as connection:
+        with self._errors(), self._connections.lent() as connection:
             return first_live_ids(connection, *conditions(filters), after=after, limit=limit)
 
     def require_columns(self, filters: Sequence[Filter]) -> None:
@@ -162,10 +161,10 @@ class CatalogReader:
 
     def close(self) -> None:
         """Close every connection."""
-        self._engine.dispose()
+        self._connections.close()
 
     def _rows(self, statement: str, values: tuple[Any, ...]) -> Sequence[Any]:
-        with self._errors(), self._engine.connect() as connection:
+        with self._errors(), self._connections.lent() as connection:
             return connection.exec_driver_sql(statement, values).all()
 
     @contextmanager
@@ -176,13 +175,14 @@ class CatalogReader:
             raise IndexFolderError(f"{self._path}: damaged ({error.orig})") from error
 
 
-def _entry(rows: list[_Row]) -> Entry:
-    # Scan order: collections as they were first named, paths bytewise.
-    rows.sort(key=lambda row: (row.collection_id, row.path.encode()))
-    first = rows[0]
-    attributes = json.loads(first.attributes) if first.attributes else {}
-    metadata = {**attributes, "paths": list(dict.fromkeys(row.path for row in rows))}
-    return Entry(first.path, tuple((row.root, row.path) for row in rows), metadata)
+def _entry(places: list[_Place]) -> Entry:
+    if len(places) > 1:
+        # Scan order: collections as they were first named, paths bytewise.
+        places.sort(key=lambda place: (place[0], place[1].encode()))
+    _, uri, text, _ = places[0]
+    metadata = json.loads(text) if text else {}
+    metadata["paths"] = list(dict.fromkeys(path for _, path, _, _ in places))
+    return Entry(uri, tuple((root, path) for _, path, _, root in places), metadata)
 
 
 def _content(entry: Entry, row: Any) -> Content:
