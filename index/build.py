@@ -87,7 +87,9 @@ def _build(config: BuildConfig) -> int:
     from multigrain.embedder import Embedder
 
     load_faiss()
-    embedder = Embedder.open(config.checkpoint, device=_device(config.device))
+    embedder = Embedder.open(config.checkpoint, device=config.device)
+    if config.device == "auto" and embedder.device == "cpu":
+        print(f"{PROG}: no GPU is visible: the CPU does the work", file=sys.stderr)
     if config.plan:
         print(_plan(config, embedder))
         return 0
@@ -118,16 +120,6 @@ def _build(config: BuildConfig) -> int:
         print(f"{PROG}: {report.num_bad} bad photos, --max-bad {config.max_bad}", file=sys.stderr)
         return EXIT_TOO_MANY_BAD
     return 0
-
-
-def _device(asked: str) -> str:
-    """The device asked for; the CPU, with a line saying so, where there is no GPU."""
-    import torch
-
-    if not asked.startswith("cuda") or torch.cuda.is_available():
-        return asked
-    print(f"{PROG}: no GPU is visible: the CPU does the work of {asked}", file=sys.stderr)
-    return "cpu"
 
 
 def _plan(config: BuildConfig, embedder: "PhotoEmbedder") -> str:

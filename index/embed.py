@@ -23,7 +23,8 @@ from index.layout import Layout
 from index.staging import StagingWriter, recover
 from index.steps import Steps
 from multigrain.ahead import in_order
-from multigrain.errors import MultiGrainError
+from multigrain.embedder import EmbeddingError
+from multigrain.engine import DeviceMemoryError
 
 if TYPE_CHECKING:
     from multigrain.progress import Progress
@@ -107,11 +108,15 @@ def embed_pending(
             window=block_size + 2 * decode_threads,
         )
         num_done = 0
-        for num_done, photo in enumerate(meter.taking(photos), start=1):
-            if rows.take(photo) == block_size:
-                rows.finish_block()
-                progress.update(num_done, rows.note(num_done, meter.limit()))
-        rows.finish_block()
+        try:
+            for num_done, photo in enumerate(meter.taking(photos), start=1):
+                if rows.take(photo) == block_size:
+                    rows.finish_block()
+                    progress.update(num_done, rows.note(num_done, meter.limit()))
+            rows.finish_block()
+        except DeviceMemoryError:
+            rows.commit()  # the blocks that are done
+            raise
         rows.commit()
         if num_done:
             progress.update(num_done, rows.note(num_done, meter.limit()))
@@ -229,7 +234,7 @@ class _Rows:
         """A row for each, NaN for those the model gives no embedding."""
         try:
             return self._embed(pixels)
-        except MultiGrainError:
+        except EmbeddingError:
             if len(pixels) == 1:
                 return np.full((1, self._writer.dim), np.nan, dtype=np.float32)
             # One bad photo must not cost its neighbours their place.

@@ -1,6 +1,8 @@
 """Photos to unit vectors: the one way trainer's evaluation, index and service embed."""
 
+import logging
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,12 +16,20 @@ from PIL import Image
 from multigrain.checkpoint import Checkpoint, load_checkpoint
 from multigrain.cpus import num_cpus
 from multigrain.document import Document
-from multigrain.engine import Engine, default_cache_dir, open_engine, resolve_device
+from multigrain.engine import (
+    DeviceMemoryError,
+    Engine,
+    default_cache_dir,
+    open_engine,
+    resolve_device,
+)
 from multigrain.errors import MultiGrainError
 from multigrain.exif import Taken
 from multigrain.photo import DEFAULT_LIMITS, Photo, PhotoLimits, open_photo
 from multigrain.transforms import Pixels, Preprocessing
 from multigrain.views import edited_view
+
+logger = logging.getLogger(__name__)
 
 Embeddings = npt.NDArray[np.float32]  # [N, D], unit rows
 
@@ -54,6 +64,7 @@ class Embedder:
         self.precision = engine.precision
         self._engine = engine
         self._whiten = checkpoint.model.whiten
+        self._largest_batch = sys.maxsize
 
     @classmethod
     def open(
@@ -117,17 +128,23 @@ class Embedder:
     def embed_pixels(self, pixels: Sequence[Pixels], batch_size: int = 8) -> Embeddings:
         """Prepared pixels, of any of the rule's shapes, -> unit float32 [N, D] in their order.
 
-        Photos of one shape share a forward pass. Raises EmbeddingError naming the positions
-        whose embedding is not finite.
+        Photos of one shape share a forward pass. Where the device's memory does not take
+        `batch_size` of them, this and later calls take half as many, and half again. Raises
+        EmbeddingError naming the positions whose embedding is not finite, and DeviceMemoryError
+        when not even one photo fits.
         """
         rows_of_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for row, array in enumerate(pixels):
             rows_of_shape[array.shape].append(row)
         pooled = np.empty((len(pixels), self.document.reduced_dim), np.float32)
         for rows in rows_of_shape.values():
-            for start in range(0, len(rows), batch_size):
-                batch = rows[start : start + batch_size]
-                pooled[batch] = self._engine.infer(np.stack([pixels[row] for row in batch]))
+            start = 0
+            while start < len(rows):
+                batch = rows[start : start + min(batch_size, self._largest_batch)]
+                found = self._infer(np.stack([pixels[row] for row in batch]))
+                if found is not None:
+                    pooled[batch] = found
+                    start += len(batch)
         return self._checked(self._whitened(pooled))
 
     def embed(self, photos: Sequence[bytes | Path | Image.Image]) -> Embeddings:
@@ -149,6 +166,27 @@ class Embedder:
         for shape in self.preprocessing.shapes():
             for size in batch_sizes:
                 self._engine.infer(np.zeros((size, *shape, 3), np.uint8))
+
+    def _infer(self, batch: Pixels) -> Embeddings | None:
+        """Pixels of one shape -> unit [N, E]; None, and smaller batches, where memory ran out."""
+        try:
+            return self._engine.infer(batch)
+        except torch.OutOfMemoryError as error:
+            if len(batch) == 1:
+                raise DeviceMemoryError(
+                    f"{self.device} is out of memory for a single photo: end what else runs on "
+                    "it, or choose --device cpu"
+                ) from error
+            self._largest_batch = len(batch) // 2
+        # Behind the handler, whose traceback holds what the engine had made so far.
+        logger.warning(
+            "%s is out of memory with %d photos at once: going on with %d",
+            self.device,
+            len(batch),
+            self._largest_batch,
+        )
+        torch.cuda.empty_cache()
+        return None
 
     def _whitened(self, pooled: Embeddings) -> Embeddings:
         if self._whiten is None:

@@ -34,6 +34,10 @@ class DeviceError(MultiGrainError):
     """A device or an engine that was asked for and is not there."""
 
 
+class DeviceMemoryError(DeviceError):
+    """The device has no memory left for even one photo."""
+
+
 class Engine(Protocol):
     """Pixels to unit vectors, on one device in one precision."""
 
@@ -56,7 +60,10 @@ def resolve_device(device: str) -> str:
     if device not in ("auto", "cpu") and not device.startswith("cuda"):
         raise DeviceError(f"device {device!r}: choose auto, cpu, cuda or cuda:N")
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise DeviceError(f"device {device!r}: no CUDA device is visible; use cpu or auto")
+        raise DeviceError(
+            f"device {device!r}: no CUDA device is visible; use cpu or auto, or see what hides it "
+            "(driver, CUDA_VISIBLE_DEVICES)"
+        )
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device

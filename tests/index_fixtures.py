@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from index.builder import BuildReport, build_index
-from multigrain.embedder import Prepared
-from multigrain.errors import MultiGrainError
+from multigrain.embedder import EmbeddingError, Prepared
 from multigrain.photo import Photo, open_photo
 from multigrain.transforms import Preprocessing
 from multigrain.views import VIEW_KINDS, edited_view
@@ -72,7 +71,7 @@ class BrokenEmbedder(StubEmbedder):
     ) -> NDArray[np.float32]:
         """Project the pixels, or raise."""
         if any(tuple(one.reshape(-1)[:3]) == (255, 0, 0) for one in pixels):
-            raise MultiGrainError("not finite")
+            raise EmbeddingError("not finite")
         return super().embed_pixels(pixels, batch_size)
 
 

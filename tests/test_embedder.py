@@ -8,11 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from multigrain.checkpoint import load_checkpoint, save_checkpoint
 from multigrain.embedder import Embedder, EmbeddingError
-from multigrain.engine import DeviceError, default_cache_dir, open_engine, resolve_device
+from multigrain.engine import (
+    DeviceError,
+    DeviceMemoryError,
+    default_cache_dir,
+    open_engine,
+    resolve_device,
+)
 from multigrain.photo import PhotoError
 
 TOLERANCE = 1 - 1e-5
@@ -276,3 +283,39 @@ def test_batches_are_padded_to_a_bucket_with_the_last_row() -> None:
     batch = torch.arange(3).view(3, 1)
     assert _padded(batch).flatten().tolist() == [0, 1, 2, 2]
     assert _padded(torch.ones(100, 1)).shape == (100, 1)
+
+
+class SmallDevice:
+    """An engine on a device whose memory takes so many photos."""
+
+    name, precision = "small", "fp32"
+
+    def __init__(self, embedder: Embedder, room: int) -> None:
+        self._infer = embedder._engine.infer
+        self._room = room
+        self.sizes = list[int]()
+
+    def infer(self, pixels: np.ndarray) -> np.ndarray:
+        """Embed, or be out of memory."""
+        self.sizes.append(len(pixels))
+        if len(pixels) > self._room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self._infer(pixels)
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(
+    tiny_checkpoint: Path, draw: Callable[[int], Image.Image], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The vectors are the same, and later batches are small at once; with no room it is said."""
+    opened = Embedder.open(tiny_checkpoint, device="cpu", engine="torch", num_threads=1)
+    pixels = [opened.preprocessing.prepare(draw(seed)) for seed in range(11)]
+    device = SmallDevice(opened, room=3)
+    small = Embedder(load_checkpoint(tiny_checkpoint), device, device="cuda:0")
+    assert min_cosine(small.embed_pixels(pixels, 8), opened.embed_pixels(pixels, 8)) > TOLERANCE
+    assert device.sizes == [8, 4, 2, 2, 2, 2, 2, 1]
+    assert "cuda:0 is out of memory with 4 photos at once: going on with 2" in caplog.text
+    small.embed_pixels(pixels[:3], 8)
+    assert device.sizes[8:] == [2, 1]
+    full = Embedder(load_checkpoint(tiny_checkpoint), SmallDevice(opened, room=0), device="cuda:0")
+    with pytest.raises(DeviceMemoryError, match="cuda:0 is out of memory for a single photo"):
+        full.embed_pixels(pixels, 8)

@@ -59,19 +59,23 @@ def test_a_photo_finds_itself_from_the_shell(
     assert answer[0]["file"] == str(photos / "4.png")
 
 
-def test_a_build_without_the_gpu_asked_for_runs_on_the_cpu_and_says_so(
+def test_without_a_gpu_the_cpu_builds_and_one_line_says_so(
     photos: Path,
     tiny_checkpoint: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In one line; `auto` on such a machine says nothing."""
+    """By default; who asked for a GPU is told what to do, and nothing is made."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert build_main(flags(photos, tiny_checkpoint, tmp_path / "one", "--device", "cuda")) == 0
-    line = "index.build: no GPU is visible: the CPU does the work of cuda\n"
+    assert build_main(flags(photos, tiny_checkpoint, tmp_path / "one")) == 0
+    line = "index.build: no GPU is visible: the CPU does the work\n"
     assert capsys.readouterr().err.count(line) == 1
-    assert build_main(flags(photos, tiny_checkpoint, tmp_path / "two")) == 0
+    assert build_main(flags(photos, tiny_checkpoint, tmp_path / "two", "--device", "cuda")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'cuda': no CUDA device is visible; use cpu or auto, or see what hides it" in line
+    assert not (tmp_path / "two").exists()
+    assert build_main(flags(photos, tiny_checkpoint, tmp_path / "two", "--device", "cpu")) == 0
     assert "GPU" not in capsys.readouterr().err
 
 
@@ -120,7 +124,7 @@ def test_a_wrong_value_exits_with_2_and_one_line(
     arguments = flags(photos, tiny_checkpoint, tmp_path / "index")
     if change[0] == "--photos":
         arguments = arguments[2:]
-    assert build_main([*arguments, *change]) == 2
+    assert build_main([*arguments, *change, "--device", "cpu"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("index.build: ")
     assert word in line

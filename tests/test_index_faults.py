@@ -83,6 +83,7 @@ def test_a_full_disk_is_one_line_that_names_the_place(
     monkeypatch.setattr(shutil, "copyfile", full)
     photos, out = write_photos(tmp_path / "photos", range(2)), tmp_path / "index"
     flags = ["--photos", str(photos), "--checkpoint", str(tiny_checkpoint), "--out", str(out)]
+    flags += ["--device", "cpu"]
     assert build_main(flags) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"index.build: {out}: No space left on device; make room, ")

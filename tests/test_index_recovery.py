@@ -156,4 +156,4 @@ def test_recovering_from_the_shell(
     assert "rows 3, found again 3, photos without a row 0" in text
     assert "now run index.build" in text
     assert build_main(words) == 0
-    assert "new 0" in capsys.readouterr().out
+    assert "  new           0" in capsys.readouterr().out.splitlines()

@@ -80,7 +80,7 @@ def test_the_shell_says_what_to_do(
     """One line and status 2; --plan shows it; --allow-vanished goes on."""
     photos = write_photos(tmp_path / "photos", range(2))
     words = ["--photos", str(photos), "--checkpoint", str(tiny_checkpoint)]
-    words += ["--out", str(tmp_path / "index")]
+    words += ["--out", str(tmp_path / "index"), "--device", "cpu"]
     assert build_main(words) == 0
     for file in photos.iterdir():
         file.unlink()

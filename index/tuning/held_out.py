@@ -17,7 +17,7 @@ from index.collection.reading import PhotoEmbedder
 from index.layout import Layout
 from multigrain.ahead import in_order
 from multigrain.cpus import num_cpus
-from multigrain.errors import MultiGrainError
+from multigrain.embedder import EmbeddingError
 from multigrain.photo import PhotoError
 from multigrain.views import VIEW_KINDS
 
@@ -116,7 +116,7 @@ def _views(
 def _embedded(embedder: PhotoEmbedder, pixels: Sequence[Pixels]) -> list[NDArray[np.float32]]:
     try:
         rows = embedder.embed_pixels(pixels, _BATCH)
-    except MultiGrainError:
+    except EmbeddingError:
         if len(pixels) == 1:
             return []
         # One view the model gives nothing for must not cost its neighbours their place.

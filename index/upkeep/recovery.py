@@ -30,7 +30,7 @@ from index.searching.ranker import Ranker
 from index.steps import Steps, no_steps
 from index.store import remove_temporaries
 from multigrain.ahead import in_order
-from multigrain.errors import MultiGrainError
+from multigrain.embedder import EmbeddingError
 from multigrain.files import fsync_folder
 from multigrain.progress import Progress
 
@@ -199,7 +199,7 @@ class _Finder:
             return []
         try:
             return list(self._embedder.embed_pixels(pixels, _BATCH))
-        except MultiGrainError:
+        except EmbeddingError:
             if len(photos) == 1:
                 return [None]
             return [row for one in photos for row in self._embed([one])]

@@ -25,7 +25,7 @@ from index.staging import StagedShard
 from index.store import EMBEDDING_DTYPE, fsync_file, require_size
 from index.workshop import Workshop
 from multigrain.ahead import in_order
-from multigrain.errors import MultiGrainError
+from multigrain.embedder import EmbeddingError
 from multigrain.files import fsync_folder, sha256_of
 from multigrain.photo import PhotoError
 
@@ -137,7 +137,7 @@ def _embedded(
     while batch := list(islice(found, _BATCH)):
         try:
             rows = embedder.embed_pixels([one.prepared.pixels for one in batch], _BATCH)
-        except MultiGrainError as error:
+        except EmbeddingError as error:
             _logger.warning("%d photos cannot be embedded again: %s", len(batch), error)
             continue
         for one, row in zip(batch, rows, strict=True):
