@@ -87,8 +87,13 @@ generation = Table(
     Column("name", Text, primary_key=True),
     Column("manifest_sha256", Text),
 )
+# Segments of the journal of adds and deletes whose records stand in the tables above.
+folded = Table("folded", tables, Column("segment", Integer, primary_key=True))
+
+# The collection of added bytes lies in the index folder and moves with it.
+UPLOADS_ROOT = "uploads/"
 
 
-def photo_file(root: str, path: str) -> Path:
-    """The file a photo's row stands for; an absolute path of a list stays itself."""
-    return Path(posixpath.dirname(root), path)
+def photo_file(root: str, path: str, *, index: Path) -> Path:
+    """The file a photo's row stands for in an index folder; an absolute path stays itself."""
+    return Path(index, posixpath.dirname(root), path)

@@ -26,6 +26,7 @@ class GenerationJournal:
     """Staged and encoded shards, and the generation being built."""
 
     def __init__(self, path: Path, *, steps: Steps) -> None:
+        self._root = path.absolute().parent
         self._engine = open_journal_engine(path)
         self._connection = self._engine.connect()
         self._steps = steps
@@ -41,6 +42,18 @@ class GenerationJournal:
         with self._connection.begin():
             rows = self._connection.execute(select(progress).order_by(progress.c.staging))
             return [StagedShard(int(name), num_rows) for name, num_rows in rows]
+
+    def _stage(self, staged: Sequence[StagedShard]) -> None:
+        """Record how many rows of unfinished shards are durable."""
+        if staged:
+            self._connection.exec_driver_sql(
+                "INSERT OR REPLACE INTO progress (staging, durable_rows) VALUES (?, ?)",
+                [(part.name, part.num_rows) for part in staged],
+            )
+
+    def _synchronous(self, level: str) -> None:
+        self._connection.exec_driver_sql(f"PRAGMA synchronous={level}")
+        self._connection.commit()
 
     def shards(self) -> list[ShardRecord]:
         """Every encoded shard, by first id; a row range may appear under several codebooks."""

@@ -16,8 +16,8 @@ from index.catalog import (
     photo_file,
     tombstone,
 )
+from index.catalog_folding import FoldingJournal
 from index.catalog_ids import live_ids
-from index.catalog_removals import RemovalJournal
 from index.catalog_scan import (
     IS_PRESENT,
     FoundPhoto,
@@ -76,8 +76,8 @@ class BadPhoto(NamedTuple):
 
     @property
     def file(self) -> Path:
-        """The file itself."""
-        return photo_file(self.root, self.path)
+        """The file itself; added bytes were decoded before, so none lies in the index folder."""
+        return photo_file(self.root, self.path, index=Path())
 
 
 class ContentFiles(NamedTuple):
@@ -96,7 +96,7 @@ class Counts(NamedTuple):
     quarantined: int
 
 
-class Journal(RemovalJournal):
+class Journal(FoldingJournal):
     """`build.sqlite`, written by one thread; `content_id` may be asked by any."""
 
     def collection_id(self, root: str, *, created: str) -> int:
@@ -224,7 +224,7 @@ class Journal(RemovalJournal):
             for number, digest, size, root, path in self._connection.execute(chosen):
                 one = found.setdefault(number, ContentFiles(number, digest, size, []))
                 if path is not None:
-                    one.files.append(photo_file(root, path))
+                    one.files.append(photo_file(root, path, index=self._root))
         return list(found.values())
 
     def commit_outcome(self, outcome: Outcome, staged: list[StagedShard]) -> None:
@@ -235,18 +235,11 @@ class Journal(RemovalJournal):
         self._synchronous("FULL")
         with self._connection.begin():
             has_changed = self._write_outcome(outcome)
-            self._many(
-                "INSERT OR REPLACE INTO progress (staging, durable_rows) VALUES (?, ?)",
-                [(part.name, part.num_rows) for part in staged],
-            )
+            self._stage(staged)
             if has_changed:
                 self._open_generation()
         self._synchronous("NORMAL")
         self._steps("rows committed")
-
-    def _synchronous(self, level: str) -> None:
-        self._connection.exec_driver_sql(f"PRAGMA synchronous={level}")
-        self._connection.commit()
 
     def _write_outcome(self, outcome: Outcome) -> bool:
         """Whether anything differs from before: a photo read again mostly does not."""

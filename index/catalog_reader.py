@@ -1,9 +1,8 @@
 """A generation's catalog, read-only: ids become paths and attributes."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +15,9 @@ from index.catalog_connections import Connections
 from index.catalog_engine import open_catalog_engine
 from index.catalog_filters import conditions, stored_columns
 from index.catalog_ids import first_live_ids, live_ids
-from index.collection.photo_file import read_photo_file
+from index.collection.photo_file import read_same_bytes
 from index.errors import IndexFolderError
 from index.searching.where import Filter
-from multigrain.photo import PhotoError
 
 # The ids come as one JSON array: however many there are, the statement is the same, so that
 # neither SQLAlchemy nor SQLite prepares it again. This halves the time of ten neighbours.
@@ -32,6 +30,7 @@ WHERE photo.content_id IN (SELECT value FROM json_each(?)) AND photo.deleted IS 
 _CONTENT = "SELECT sha256, bytes FROM content WHERE id = ?"
 # Every column, as older catalogs lack some.
 _CONTENTS = "SELECT * FROM content WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"
+_ID = "SELECT id FROM content WHERE sha256 = ?"
 _BAD = """
 SELECT substr(error, 1, instr(error || ' ', ' ') - 1) AS code, count(*) AS num
 FROM photo WHERE error IS NOT NULL AND deleted IS NULL GROUP BY code ORDER BY code
@@ -43,16 +42,20 @@ _Place = tuple[int, str, str | None, str]
 
 
 class Entry(NamedTuple):
-    """A content: the first live path, all live (root, path), metadata with all `paths`."""
+    """A content: the first live path, all live (root, path), metadata with all `paths`.
+
+    `index_root` is the index folder, in which added bytes lie.
+    """
 
     uri: str
     places: tuple[tuple[str, str], ...]
     metadata: dict[str, Any]
+    index_root: Path
 
     @property
     def files(self) -> list[Path]:
         """All live files, absolute; made when asked for, since most searches never do."""
-        return [photo_file(root, path) for root, path in self.places]
+        return [photo_file(root, path, index=self.index_root) for root, path in self.places]
 
 
 class Content(NamedTuple):
@@ -77,7 +80,7 @@ class CatalogReader:
     """Hydrates neighbours; safe under concurrent callers."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._index = path, path.absolute().parent.parent
         self._connections = Connections(open_catalog_engine(path))
         self._columns: dict[str, set[str]] = {}
 
@@ -88,7 +91,7 @@ class CatalogReader:
             _PHOTOS, (json.dumps(list(ids)),)
         ):
             found.setdefault(content_id, []).append((number, path, attributes, root))
-        return {content_id: _entry(places) for content_id, places in found.items()}
+        return {content_id: _entry(places, self._index) for content_id, places in found.items()}
 
     def contents(self, ids: Sequence[int]) -> list[Content]:
         """What is known of live contents, by id; unknown and dead ids are left out."""
@@ -105,14 +108,18 @@ class CatalogReader:
         if entry is None:
             return None
         ((digest, num_bytes),) = self._rows(_CONTENT, (content_id,))
-        for path in entry.files:
-            try:
-                data = read_photo_file(path, max_bytes=num_bytes)
-            except PhotoError:  # gone, or another file now: another path may hold the same bytes
-                continue
-            if sha256(data).digest() == digest:
-                return data
-        return None
+        return read_same_bytes(entry.files, digest, num_bytes=num_bytes)
+
+    def ids_of(self, hashes: Iterable[bytes]) -> dict[bytes, int]:
+        """The contents with these sha256, live or not; unknown ones are left out."""
+        with self._errors(), self._connections.lent() as connection:
+            found = ((one, connection.exec_driver_sql(_ID, (one,)).scalar()) for one in hashes)
+            return {digest: int(number) for digest, number in found if number is not None}
+
+    def hash_of(self, content_id: int) -> bytes | None:
+        """The sha256 of a content, live or not."""
+        rows = self._rows(_CONTENT, (content_id,))
+        return bytes(rows[0].sha256) if rows else None
 
     def matching(self, filters: Sequence[Filter]) -> NDArray[np.int64]:
         """The contents with a live photo that meets every filter: ids int64 [n], ascending.
@@ -175,14 +182,14 @@ class CatalogReader:
             raise IndexFolderError(f"{self._path}: damaged ({error.orig})") from error
 
 
-def _entry(places: list[_Place]) -> Entry:
+def _entry(places: list[_Place], index: Path) -> Entry:
     if len(places) > 1:
         # Scan order: collections as they were first named, paths bytewise.
         places.sort(key=lambda place: (place[0], place[1].encode()))
     _, uri, text, _ = places[0]
     metadata = json.loads(text) if text else {}
     metadata["paths"] = list(dict.fromkeys(path for _, path, _, _ in places))
-    return Entry(uri, tuple((root, path) for _, path, _, root in places), metadata)
+    return Entry(uri, tuple((root, path) for _, path, _, root in places), metadata, index)
 
 
 def _content(entry: Entry, row: Any) -> Content:

@@ -77,13 +77,17 @@ class RemovalJournal(GenerationJournal):
         self._steps("commit return")
         with self._connection.begin():
             chosen = select(tombstone.c.id).where(tombstone.c.sha256.in_(hashes))
-            ids = [(one,) for one in self._connection.execute(chosen).scalars()]
-            for table in ("tombstone", "content") if ids else ():
-                self._connection.exec_driver_sql(f"UPDATE {table} {_GIVE_UP_HASH}", ids)
-            if ids:
-                # A vanished file, should it come back, is read again and finds the new row.
-                self._connection.exec_driver_sql(_FORGET, [(one, root) for (one,) in ids])
+            self._give_up(self._connection.execute(chosen).scalars().all(), root=root)
         self._steps("return committed")
+
+    def _give_up(self, ids: Sequence[int], *, root: str) -> None:
+        if not ids:
+            return
+        for table in ("tombstone", "content"):
+            rows = [(one,) for one in ids]
+            self._connection.exec_driver_sql(f"UPDATE {table} {_GIVE_UP_HASH}", rows)
+        # A vanished file, should it come back, is read again and finds the new row.
+        self._connection.exec_driver_sql(_FORGET, [(one, root) for one in ids])
 
     def num_unread(self) -> int:
         """How many live photos wait to be read for the first time, after a build was cut off."""

@@ -30,3 +30,11 @@ class OtherCheckpointError(IndexFolderError):
 
 class RecallNotReachedError(IndexFolderError):
     """A recall was asked for that no measured search of this generation reaches."""
+
+
+class ChangesRefusedError(IndexFolderError):
+    """Adds and deletes are not taken: the folder is read-only, or made before there were any."""
+
+
+class NotWriterError(IndexFolderError):
+    """Another process is the one whose adds and deletes are taken."""

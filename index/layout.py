@@ -74,6 +74,26 @@ class Layout(NamedTuple):
         """The builder's flock."""
         return self.root / "LOCK"
 
+    @property
+    def adds(self) -> Path:
+        """Segments of the journal: adds and deletes that no build has folded in yet."""
+        return self.root / "adds"
+
+    @property
+    def adds_lock(self) -> Path:
+        """Held for each change of the journal."""
+        return self.adds / "LOCK"
+
+    @property
+    def adds_writer(self) -> Path:
+        """Held by the one process whose adds and deletes are taken."""
+        return self.adds / "WRITER"
+
+    @property
+    def uploads(self) -> Path:
+        """Bytes that were added through a service, named by their sha256."""
+        return self.root / "uploads"
+
     def manifest(self, generation: str) -> Path:
         """The manifest of a generation."""
         return self.manifests / f"{generation}.json"
@@ -122,6 +142,18 @@ class Layout(NamedTuple):
         """The description of a shard."""
         return self.shards / folder / "SHARD.json"
 
+    def segment(self, number: int) -> Path:
+        """The lines of a journal segment."""
+        return self.adds / f"{number:06d}.jsonl"
+
+    def segment_rows(self, number: int) -> Path:
+        """The rows of a journal segment."""
+        return self.adds / f"{number:06d}.f16"
+
+    def upload(self, sha256: str) -> Path:
+        """The bytes of an added photo."""
+        return self.uploads / sha256
+
     @property
     def folders(self) -> tuple[Path, ...]:
         """The sub-folders a builder writes to."""
@@ -133,9 +165,10 @@ class Layout(NamedTuple):
             self.tombstones,
             self.catalogs,
             self.staging,
+            self.adds,
         )
 
     def create(self) -> None:
         """Make the folder and its sub-folders where they are missing."""
-        for folder in (self.root, *self.folders):
+        for folder in (self.root, *self.folders, self.uploads):
             folder.mkdir(parents=True, exist_ok=True)

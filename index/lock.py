@@ -2,12 +2,17 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from index.errors import BuilderBusyError
+from index.errors import BuilderBusyError, IndexFolderError
+
+# A holder appends a line or starts a segment, which takes milliseconds unless the disk hangs.
+_ADDS_TIMEOUT_SECONDS = 10.0
+_ADDS_RETRY_SECONDS = 0.005
 
 
 @contextmanager
@@ -22,6 +27,33 @@ def builder_lock(path: Path) -> Iterator[None]:
         file.write(f"{os.getpid()}\n".encode())
         file.flush()
         yield
+
+
+@contextmanager
+def adds_lock(path: Path) -> Iterator[None]:
+    """Hold the journal's lock for one change; raises IndexFolderError after waiting in vain."""
+    with _opened(path) as file:
+        give_up_at = time.monotonic() + _ADDS_TIMEOUT_SECONDS
+        while not _lock(file, fcntl.LOCK_EX):
+            if time.monotonic() > give_up_at:
+                raise IndexFolderError(
+                    f"{path}: held by another process for {_ADDS_TIMEOUT_SECONDS:g} s; try again"
+                )
+            time.sleep(_ADDS_RETRY_SECONDS)
+        yield
+
+
+def take_lock(path: Path) -> BinaryIO | None:
+    """Lock a file until it is closed, at the latest by the end of the process; None: it is held."""
+    file = _opened(path)
+    if _lock(file, fcntl.LOCK_EX):
+        return file
+    file.close()
+    return None
+
+
+def _opened(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b")
 
 
 def open_shared(path: Path) -> BinaryIO:

@@ -16,7 +16,7 @@ from index.current import read_current, write_current, write_manifest
 from index.encode import read_shard
 from index.errors import IndexFolderError
 from index.layout import Layout
-from index.manifest import CountsPart, FilePart, Manifest, ModelPart, ShardPart
+from index.manifest import AddsPart, CountsPart, FilePart, Manifest, ModelPart, ShardPart
 from index.searching.canaries import choose_canaries
 from index.searching.ranker import Ranker
 from index.steps import Steps
@@ -67,6 +67,7 @@ def publish(
         catalog=_file_part(layout, layout.catalog(name)),
         checkpoint=_checkpoint_part(layout, parent, model),
         counts=counts,
+        adds=AddsPart(folded=journal.folded()),
         search=last_tuned(layout, parent, codebook),
         canaries=choose_canaries(ranker, live_ids),
     )

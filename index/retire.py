@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from index.changes.segment import remove_segments
 from index.current import generations
 from index.encode import read_shard
 from index.errors import IndexFolderError
@@ -37,6 +38,7 @@ def retire(layout: Layout, live: Manifest, *, steps: Steps) -> None:
     # generation but one parts with the manifest, and then with them.
     if len(kept) == len(read):
         _remove(_unnamed(layout, kept), steps=steps)
+        remove_segments(layout, up_to=min(one.adds.folded for one in kept), steps=steps)
 
 
 def _unnamed(layout: Layout, kept: Sequence[Manifest]) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,17 @@ class RowRange(NamedTuple):
     path: Path
 
 
+class Rows(Protocol):
+    """Rows found by id, wherever they lie."""
+
+    @property
+    def dim(self) -> int:
+        """The embedding's dimension D."""
+
+    def gather(self, ids: NDArray[np.int64]) -> Rows16:
+        """The rows of ids [n] in their order, fp16 [n, D]."""
+
+
 class StoredRows:
     """Maps row files and gathers rows by id; ids below start where a file's first_id says."""
 
@@ -25,11 +36,16 @@ class StoredRows:
         self._ranges = sorted(part for part in ranges if part.n)
         self._first_ids = np.array([part.first_id for part in self._ranges], dtype=np.int64)
         self._maps = [map_rows(part.path, num_rows=part.n, dim=dim) for part in self._ranges]
-        self.dim = dim
+        self._dim = dim
+
+    @property
+    def dim(self) -> int:
+        """The embedding's dimension D."""
+        return self._dim
 
     def gather(self, ids: NDArray[np.int64]) -> Rows16:
         """The rows of ids [n] in their order, fp16 [n, D]; raises IndexError for an unknown id."""
-        gathered = np.empty((len(ids), self.dim), dtype=EMBEDDING_DTYPE)
+        gathered = np.empty((len(ids), self._dim), dtype=EMBEDDING_DTYPE)
         # Read in the order of the file: neighbouring rows share pages.
         order = np.argsort(ids, kind="stable")
         files = np.searchsorted(self._first_ids, ids[order], side="right") - 1

@@ -1,6 +1,7 @@
 """One generation of an index folder, opened for searching."""
 
 import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
@@ -9,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.catalog_reader import CatalogReader, Content
+from index.changes.follower import Follower
+from index.changes.segment import Segment
 from index.current import Pointer, checked_manifest, pointers, read_current
 from index.encode import read_shard
 from index.errors import IndexFolderError
@@ -19,6 +22,7 @@ from index.manifest import Manifest
 from index.searching.canaries import CanaryEmbedder, check_embeddings, replay
 from index.searching.half import widened
 from index.searching.live import live_flags
+from index.searching.present import Present
 from index.searching.ranker import Ranker
 from index.searching.scoring import Ranked
 from index.searching.where import Filter
@@ -39,7 +43,7 @@ class Neighbour(NamedTuple):
 
 
 class Searcher:
-    """Searches one generation; safe under concurrent callers."""
+    """Searches one generation and what changed since; safe under concurrent callers."""
 
     def __init__(
         self, layout: Layout, manifest: Manifest, held: BinaryIO, *, mapped: bool = False
@@ -62,6 +66,16 @@ class Searcher:
         self._catalog = CatalogReader(layout.root / manifest.catalog.file)
         self._catalog.check()
         replay(manifest, self._ranker)
+        self._follower = Follower(
+            layout,
+            folded=manifest.adds.folded,
+            fingerprint=self.fingerprint,
+            dim=self.dim,
+            ids_of=self._catalog.ids_of,
+        )
+        self._refreshing = threading.Lock()
+        recent = self._follower.refresh()
+        self._present = Present(self._ranker.without(recent.hidden), self._catalog, recent)
 
     @classmethod
     def open(cls, root: Path, *, mapped: bool = False) -> Self:
@@ -112,10 +126,35 @@ class Searcher:
             held.close()
             raise
 
+    def refresh(self) -> bool:
+        """Take in what was added and deleted since the last call; whether there was anything.
+
+        A search under way goes on with what it began with. Raises IndexFolderError where the
+        journal cannot be read.
+        """
+        with self._refreshing:
+            recent, before = self._follower.refresh(), self._present
+            if recent is before.recent:
+                return False
+            is_same = recent.hidden == before.recent.hidden
+            ranker = before.ranker if is_same else self._ranker.without(recent.hidden)
+            self._present = Present(ranker, self._catalog, recent)
+            return True
+
+    def open_segment(self) -> Segment | None:
+        """Where the next change belongs; None where no build has made the folder ready for any."""
+        with self._refreshing:
+            return self._follower.open_segment
+
+    @property
+    def present(self) -> Present:
+        """What can be found now; it stays as it is while changes come in."""
+        return self._present
+
     @property
     def num_live(self) -> int:
         """How many contents can be found."""
-        return self._ranker.num_live
+        return self._present.num_live
 
     @property
     def nlist(self) -> int:
@@ -157,7 +196,7 @@ class Searcher:
         RecallNotReachedError.
         """
         depth = search_depth(self.manifest, recall)
-        return self._ranker.search(
+        return self._present.search(
             np.asarray(queries),
             k,
             nprobe=depth.nprobe if nprobe is None else nprobe,
@@ -167,8 +206,10 @@ class Searcher:
         )
 
     def neighbours(self, ranked: Sequence[Ranked]) -> list[list[Neighbour]]:
-        """What the catalog knows of ranked contents, in one query for all."""
-        entries = self._catalog.entries([int(i) for part in ranked for i in part.ids])
+        """What is known of ranked contents, also of those deleted since; one query for all."""
+        entries = self._present.entries(
+            [int(i) for part in ranked for i in part.ids], also_dead=True
+        )
         return [
             [
                 Neighbour(int(i), float(score), entries[int(i)].uri, entries[int(i)].metadata)
@@ -179,24 +220,24 @@ class Searcher:
 
     def embedding(self, id: int) -> NDArray[np.float32] | None:  # noqa: A002 - the index's word for a row
         """The stored embedding of a content, unit fp32 [D]; None for an unknown or dead id."""
-        return self.embeddings([id])[0] if self._ranker.is_live(id) else None
+        return self.embeddings([id])[0] if self._present.is_live(id) else None
 
     def embeddings(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """The stored embeddings of live contents, unit fp32 [n, D], in the order of the ids."""
-        rows = widened(self._ranker.rows.gather(np.array(ids, dtype=np.int64)))
+        rows = widened(self._present.rows(np.array(ids, dtype=np.int64)))
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         return rows
 
     def contents(self, ids: Sequence[int]) -> list[Content]:
         """What is known of live contents, by id; unknown and dead ids are left out."""
-        return self._catalog.contents(ids)
+        return self._present.contents(ids)
 
     def scroll(self, *, after: int, limit: int, filters: Sequence[Filter] = ()) -> list[int]:
         """Ids in their order, `limit` at most, of those above `after` that `matching` gives.
 
         Raises IndexFolderError for a filter that cannot be asked of this index.
         """
-        return self._catalog.scroll(after=after, limit=limit, filters=filters)
+        return self._present.scroll(after=after, limit=limit, filters=filters)
 
     def require_columns(self, filters: Sequence[Filter]) -> None:
         """Refuse filters that cannot be asked of this index; raises IndexFolderError."""
@@ -207,7 +248,7 @@ class Searcher:
 
         Raises IndexFolderError for a filter that cannot be asked of this index.
         """
-        return self._catalog.matching(filters)
+        return self._present.matching(filters)
 
     def require_recall(self, recall: float) -> None:
         """Refuse a recall no measured search reaches; raises RecallNotReachedError naming those."""
@@ -215,7 +256,7 @@ class Searcher:
 
     def photo_path(self, id: int) -> Path | None:  # noqa: A002 - the index's word for a row
         """The first live photo file of a content, absolute; None for an unknown or dead id."""
-        entry = self._catalog.entries([id]).get(id)
+        entry = self._present.entries([id]).get(id)
         if entry is None:
             return None
         return next((path for path in entry.files if path.is_file()), entry.files[0])
@@ -225,7 +266,7 @@ class Searcher:
 
         A file that was changed, or swapped for another photo, is not the one that was indexed.
         """
-        return self._catalog.read_photo(id)
+        return self._present.read_photo(id)
 
     def require_model(self, embedder: CanaryEmbedder) -> None:
         """Refuse a model that did not make the rows; raises IndexFolderError."""

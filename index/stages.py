@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from index.catalog_scan import ScanCounts
+from index.changes.folding import take_changes
 from index.codebook.balance import warn_of_imbalance
 from index.codebook.factory import is_exact
 from index.codebook.footprint import Expected, building_bytes, choose_factory, footprint
@@ -117,6 +118,7 @@ def embed_photos(
 ) -> EmbedReport:
     """Stage B: embed the scanned photos that have no row yet, and list those that are bad.
 
+    What was added and deleted while the index was served is taken in too.
     With `verify_content` the others are read too, and embedded when their bytes are new.
     """
     bases = dict[int, Path]()
@@ -125,6 +127,7 @@ def embed_photos(
         bases.setdefault(number, source.base)
     restore_rows(shop, embedder, decode_threads=decode_threads)
     num_pending = shop.journal.num_pending(list(bases), every=verify_content)
+    take_changes(shop, embedder, num_ids=num_pending, shard_rows=shard_rows)
     progress = Progress(num_pending, "photos")
     if num_pending:
         progress.update(0)
@@ -142,6 +145,9 @@ def embed_photos(
         )
     finally:
         progress.close()
+    if num_pending and shop.journal.open_generation():
+        # What came meanwhile; the ids kept for copies and bad photos are free again.
+        take_changes(shop, embedder, num_ids=0, shard_rows=shard_rows)
     return report._replace(bad=write_quarantine(shop.layout, shop.journal, steps=shop.steps))
 
 

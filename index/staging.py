@@ -26,6 +26,11 @@ class StagedShard(NamedTuple):
         """The name of its file below staging/."""
         return f"{self.first_id:016d}"
 
+    @property
+    def end(self) -> int:
+        """The id behind its last row."""
+        return self.first_id + self.num_rows
+
 
 def recover(layout: Layout, durable: list[StagedShard], *, dim: int) -> None:
     """Cut every staged file to its durable rows; drop files no durable row is known of.
@@ -66,7 +71,8 @@ class StagingWriter:
     ) -> None:
         self._layout, self._shard_rows, self._steps = layout, shard_rows, steps
         self.dim = dim
-        if last is None or last.num_rows >= shard_rows:
+        # Ids are a shard's first and its row: others must not have taken those in between.
+        if last is None or last.num_rows >= shard_rows or last.end != next_id:
             last = StagedShard(next_id, 0)
         self._open = last
         self._changed: dict[int, StagedShard] = {}

@@ -183,6 +183,7 @@ def _folders_with_temporaries(layout: Layout) -> Iterable[Path]:
         layout.tombstones,
         layout.catalogs,
         layout.staging,
+        layout.adds,
     )
 
 

@@ -26,8 +26,9 @@ from index_fixtures import (
 )
 
 from index.build import main as build_main
+from index.changes.writer import ChangeWriter
 from index.codebook.footprint import human_bytes
-from index.errors import BuilderBusyError, DiskFullError
+from index.errors import BuilderBusyError, ChangesRefusedError, DiskFullError
 from index.layout import Layout
 from index.searcher import Searcher
 
@@ -157,6 +158,8 @@ def test_a_reader_without_write_permission_opens_and_searches() -> None:
         give_up_writing(folder)
         with pytest.raises(PermissionError):
             (folder / "index" / "new").touch()
+        with pytest.raises(ChangesRefusedError, match="Permission denied"):
+            ChangeWriter(folder / "index")
         with closing(Searcher.open(folder / "index")) as searcher:
             (found,) = searcher.search(rows[2:3], 1)
             assert found[0].id == 2

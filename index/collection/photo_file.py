@@ -1,6 +1,8 @@
 """A photo's file: read only when it is a regular one, and never past what is expected."""
 
 import os
+from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from stat import S_ISREG
 
@@ -45,3 +47,18 @@ def _read(descriptor: int, size: int, max_bytes: int) -> bytes:
         parts.append(data)
         num_read += len(data)
     return b"".join(parts)
+
+
+def read_same_bytes(paths: Iterable[Path], digest: bytes, *, num_bytes: int) -> bytes | None:
+    """The bytes with this sha256 from the first file that still holds them; else None.
+
+    A file that was changed, or swapped for another photo, is not the one that was indexed.
+    """
+    for path in paths:
+        try:
+            data = read_photo_file(path, max_bytes=num_bytes)
+        except PhotoError:  # gone, or another file now: another path may hold the same bytes
+            continue
+        if sha256(data).digest() == digest:
+            return data
+    return None

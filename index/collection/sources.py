@@ -180,11 +180,11 @@ def _scan_list(source: Source) -> Iterator[FoundPhoto]:
         attributes = json.dumps(rows[path], sort_keys=True) if rows[path] else None
         found = _find(source.base / path, path, attributes)
         found = found or _failed(path, NOT_A_FILE, attributes)
-        yield found._replace(label=_label(rows[path].get("label")))
+        yield found._replace(label=label_of(rows[path].get("label")))
 
 
-def _label(value: Any) -> str | None:
-    """A list's label as text; what is neither text nor number is none."""
+def label_of(value: Any) -> str | None:
+    """A label of a list as text; what is neither text nor number is none."""
     is_label = isinstance(value, str | int | float) and not isinstance(value, bool)
     return (str(value) or None) if is_label else None
 

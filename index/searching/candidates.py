@@ -17,7 +17,7 @@ from index.faiss_lists import (
     merge_candidates,
     nearest_rows,
 )
-from index.rows import StoredRows
+from index.rows import Rows
 from index.searching.half import widened
 
 # 8 MiB of fp32 values: a block and the rows it was read from stay in the cache of a core.
@@ -82,7 +82,7 @@ class ListCandidates:
 class ScanCandidates:
     """Every one of a few rows: ids int64 [n], all of them live, ascending."""
 
-    def __init__(self, rows: StoredRows, ids: NDArray[np.int64]) -> None:
+    def __init__(self, rows: Rows, ids: NDArray[np.int64]) -> None:
         self.num_rows = len(ids)
         self._rows, self._ids = rows, ids
 
@@ -97,7 +97,7 @@ class ScanCandidates:
 
 
 def unit_blocks(
-    rows: StoredRows, ids: NDArray[np.int64]
+    rows: Rows, ids: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """The ids and their rows scaled to unit length, fp32 [n, D], some thousands at a time."""
     step = max(1, _BLOCK_VALUES // rows.dim)

@@ -3,7 +3,8 @@
 Letters: Q queries, D embedding, k neighbours.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from index.errors import IndexFolderError
 from index.faiss_lists import CoarseQuantizer, ShardLists
 from index.layout import Layout
 from index.manifest import ShardPart
-from index.rows import RowRange, StoredRows
+from index.rows import RowRange, Rows, StoredRows
 from index.searching.candidates import CandidateSource, Depth, ListCandidates, ScanCandidates
 from index.searching.filters import plan_filter
 from index.searching.scoring import Ranked, Scored, score
@@ -35,8 +36,7 @@ class Ranker:
         dim: int,
         mapped: bool = False,
     ) -> None:
-        self.dim, self.num_live = dim, int(live.sum())
-        self._live = live
+        self.dim = dim
         self._coarse = CoarseQuantizer(layout.trained(codebook))
         self._rotation = Rotation.open(layout.rotation(codebook), dim=dim)
         self._shards = [
@@ -53,6 +53,20 @@ class Ranker:
             (RowRange(part.first_id, part.n, layout.embeddings(part.folder)) for part in shards),
             dim=dim,
         )
+        self._find_only(live)
+
+    def without(self, hidden: Collection[int]) -> "Ranker":
+        """The same shards, of which these ids are not found; shares what was opened."""
+        if not hidden:
+            return self
+        live = self._live.copy()
+        live[list(hidden)] = False
+        other = copy.copy(self)
+        other._find_only(live)  # noqa: SLF001 - of its own class
+        return other
+
+    def _find_only(self, live: NDArray[np.bool_]) -> None:
+        self._live, self.num_live = live, int(live.sum())
         self._all = self._lists_of(live)
 
     @property
@@ -99,6 +113,13 @@ class Ranker:
             source = ScanCandidates(self.rows, self.live_ids)
         return self.search_in(source, queries, k, nprobe=chosen, rerank=rerank)
 
+    def scan(
+        self, rows: Rows, ids: NDArray[np.int64], queries: NDArray[np.float32], k: int
+    ) -> list[Ranked]:
+        """The k nearest of a few other rows, ids int64 [n] ascending, scored as the shards' are."""
+        queries = self._checked(queries, k, None, None)
+        return self.search_in(ScanCandidates(rows, ids), queries, k, nprobe=1, rows=rows)
+
     def within(self, ids: NDArray[np.int64]) -> ListCandidates:
         """The lists, of which only these live ids may be found."""
         chosen = np.zeros_like(self._live)
@@ -113,8 +134,12 @@ class Ranker:
         *,
         nprobe: int,
         rerank: int | None = None,
+        rows: Rows | None = None,
     ) -> list[Ranked]:
-        """The k nearest rows of a source to unit queries fp32 [Q, D]."""
+        """The k nearest rows of a source to unit queries fp32 [Q, D], scored by the shards' rows.
+
+        `rows` are given where the source proposes others.
+        """
         k = min(k, source.num_rows)
         if k == 0:
             return [_NOTHING] * len(queries)
@@ -124,7 +149,7 @@ class Ranker:
         unsettled = np.arange(len(queries))
         while len(unsettled):
             found = source.find(queries[unsettled], depth)
-            scored = score(self.rows, queries[unsettled], found.ids)
+            scored = score(rows or self.rows, queries[unsettled], found.ids)
             deeper = source.deeper(depth)
             is_settled = _settled(scored, k, is_cut=depth.num_candidates < source.num_rows)
             if deeper == depth:

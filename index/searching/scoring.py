@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from index.rows import StoredRows
+from index.rows import Rows
 from index.searching.half import widened
 
 # 32 MiB of fp32 values at a time, however many candidates a query has.
@@ -38,7 +38,7 @@ class Scored(NamedTuple):
         return Ranked(self.ids[query, :k], self.scores[query, :k])
 
 
-def score(rows: StoredRows, queries: NDArray[np.float32], ids: NDArray[np.int64]) -> Scored:
+def score(rows: Rows, queries: NDArray[np.float32], ids: NDArray[np.int64]) -> Scored:
     """Rank candidates int64 [Q, C], -1 for none, of unit queries fp32 [Q, D]."""
     is_found = ids >= 0
     scores = np.full(ids.shape, -np.inf, np.float32)
@@ -56,7 +56,7 @@ def score(rows: StoredRows, queries: NDArray[np.float32], ids: NDArray[np.int64]
 
 def _fill_cosines(
     scores: NDArray[np.float32],
-    rows: StoredRows,
+    rows: Rows,
     queries: NDArray[np.float32],
     ids: NDArray[np.int64],
 ) -> None:
@@ -70,7 +70,7 @@ def _fill_cosines(
 
 
 def _cosines(
-    rows: StoredRows, queries: NDArray[np.float32], ids: NDArray[np.int64]
+    rows: Rows, queries: NDArray[np.float32], ids: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Cosines [Q, C] of rows with their queries; equal rows get equal ones.
 

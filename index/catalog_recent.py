@@ -1,0 +1,32 @@
+"""Adds that no generation holds yet, asked by the catalog's own conditions."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import create_engine
+from sqlalchemy.pool import StaticPool
+
+from index.catalog import tables
+from index.catalog_filters import conditions
+from index.catalog_folding import insert_added, uploads_collection
+from index.catalog_ids import live_ids
+from index.changes.record import Added
+from index.searching.where import Filter
+
+
+def matching(adds: Iterable[Added], filters: Sequence[Filter]) -> NDArray[np.int64]:
+    """The adds that meet every filter: ids int64 [n], ascending.
+
+    They are put into a catalog in memory, so that a filter means the same before a build has
+    folded them in and after it.
+    """
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    try:
+        with engine.begin() as connection:
+            tables.create_all(connection)
+            collection_id = uploads_collection(connection, created="")
+            insert_added(connection, collection_id, adds)
+            return live_ids(connection, *conditions(filters))
+    finally:
+        engine.dispose()
