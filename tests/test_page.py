@@ -1,63 +1,20 @@
 """The page in a real browser: pick a photo, see neighbours, search from one, read an error."""
 
-import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from service_running import Service
+from page_opening import Page, opened, pick
+from pydantic import SecretStr
+from service_running import running
+
+from service.settings import Settings
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-pytest_plugins = ["service_fixtures"]
-
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-Page = Any
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """The system's Chromium."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Any, service: Service) -> Iterator[Page]:
-    """The opened page; a script error or a breach of its policy fails the test."""
-    context = browser.new_context(viewport={"width": 1280, "height": 860})
-    page = context.new_page()
-    page.set_default_timeout(10_000)
-    faults: list[str] = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on(
-        "console",
-        lambda message: faults.append(message.text) if "Policy" in message.text else None,
-    )
-    page.goto(service.url)
-    yield page
-    context.close()
-    assert faults == []
-
-
-def pick(page: Page, path: Path) -> None:
-    page.set_input_files("#picker", path)
-    page.wait_for_selector('[data-state="answered"]')
+pytest_plugins = ["service_fixtures", "page_fixtures"]
 
 
 def test_page_shows_the_collection_and_asks_for_a_photo(page: Page) -> None:
@@ -130,35 +87,16 @@ def test_dropped_and_pasted_photos_are_searched(page: Page, photos: Path) -> Non
         sync_api.expect(page.locator(".hit .name").first).to_have_text("02.jpg")
 
 
-def test_page_fits_a_phone(page: Page, photos: Path) -> None:
-    """At 390 px nothing has to be scrolled sideways."""
-    page.set_viewport_size({"width": 390, "height": 844})
-    pick(page, photos / "03.jpg")
-    assert page.evaluate("document.documentElement.scrollWidth") == 390
-
-
-def test_heading_and_count_stay_whole_on_a_phone(page: Page, photos: Path) -> None:
-    """Side by side they would break into two lines each: the count goes below the heading."""
-    page.set_viewport_size({"width": 375, "height": 812})
-    pick(page, photos / "03.jpg")
-    for name in ("#results-title", "#status"):
-        lines = page.locator(name).evaluate(
-            "it => it.offsetHeight / parseFloat(getComputedStyle(it).lineHeight)"
-        )
-        assert lines < 1.5
-
-
-def test_long_file_name_takes_two_lines_and_no_width(page: Page, photos: Path) -> None:
-    """A name without spaces is broken, and cut only after the second line."""
-    page.set_viewport_size({"width": 375, "height": 812})
-    pick(page, photos / "03.jpg")
-    name = page.locator(".hit .name").first
-    name.evaluate("it => { it.textContent = 'x'.repeat(32) + '.jpg'; }")
-    measured = "it => it.offsetHeight / parseFloat(getComputedStyle(it).lineHeight)"
-    assert name.evaluate(measured) == pytest.approx(2, abs=0.2)
-    name.evaluate("it => { it.textContent = 'x'.repeat(255); }")
-    assert name.evaluate(measured) == pytest.approx(2, abs=0.2)
-    assert page.evaluate("document.documentElement.scrollWidth") == 375
+def test_timing_is_that_of_the_header(page: Page, photos: Path) -> None:
+    """Each stage of Server-Timing has its part of the bar and its line."""
+    with page.expect_response("**/search?*") as answered:
+        pick(page, photos / "05.jpg")
+    header = answered.value.headers["server-timing"]
+    stages = [entry.split(";")[0].strip() for entry in header.split(",")]
+    shown = page.locator("#timing-legend dt").all_inner_texts()
+    assert [*shown, "total"] == stages
+    total = float(header.rpartition("dur=")[2])
+    sync_api.expect(page.locator("#timing-total")).to_have_text(f"Answered in {total:.1f} ms")
 
 
 def test_gone_original_is_said_not_shown_broken(
@@ -177,19 +115,24 @@ def test_gone_original_is_said_not_shown_broken(
         lost.write_bytes(data)
 
 
-def test_screenshot_is_written_where_asked(browser: Any, service: Service, photos: Path) -> None:
-    """MULTIGRAIN_SCREENSHOT=file writes the README's picture, by default of the test's service.
-
-    MULTIGRAIN_SCREENSHOT_URL and MULTIGRAIN_SCREENSHOT_PHOTO name another service and photo.
-    """
-    target = os.environ.get("MULTIGRAIN_SCREENSHOT")
-    if not target:
-        pytest.skip("MULTIGRAIN_SCREENSHOT names no file to write")
-    context = browser.new_context(viewport={"width": 1280, "height": 860})
-    page = context.new_page()
-    page.goto(os.environ.get("MULTIGRAIN_SCREENSHOT_URL", service.url))
-    pick(page, Path(os.environ.get("MULTIGRAIN_SCREENSHOT_PHOTO", photos / "05.jpg")))
-    page.wait_for_load_state("networkidle")
-    page.screenshot(path=target)
-    context.close()
-    assert Path(target).read_bytes().startswith(b"\x89PNG")
+def test_page_asks_for_the_key_and_uses_it(browser: Any, index_root: Path, photos: Path) -> None:
+    """401 shows a field for the key; with it photos are found and thumbnails shown."""
+    settings = Settings(index=index_root, port=0, api_key=[SecretStr("open sesame")])
+    with running(settings) as guarded, opened(browser, guarded.url) as page:
+        page.set_input_files("#picker", photos / "05.jpg")
+        sync_api.expect(page.get_by_role("alert")).to_contain_text("a key is needed")
+        sync_api.expect(page.get_by_label("Key")).to_be_focused()
+        page.keyboard.type("open simsim")
+        page.keyboard.press("Enter")
+        sync_api.expect(page.get_by_role("alert")).to_contain_text("the key is not known")
+        page.get_by_label("Key").fill("open sesame")
+        page.get_by_role("button", name="Use it").click()
+        sync_api.expect(page.locator("#status")).to_contain_text("12 found")
+        sync_api.expect(page.locator("#error")).to_be_hidden()
+        first = page.locator(".hit").first.locator("img")
+        sync_api.expect(first).to_have_attribute("src", re.compile("^blob:"))
+        first.evaluate("image => image.decode()")
+        assert first.evaluate("image => image.naturalWidth") == 96
+        sync_api.expect(page.locator(".hit.gone")).to_have_count(0)
+        page.reload()  # the tab remembers it
+        pick(page, photos / "06.jpg")

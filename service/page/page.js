@@ -1,173 +1,109 @@
 // The page: one photo in, its nearest photos out. No library, no build step.
 
+import { addRow, clearRows, countConditions, filterJson, learnFields } from "/page/filter.js";
+import { clearHits, fileNameOf, showHits, showPlaceholders } from "/page/hits.js";
+import { request, setKey, Trouble } from "/page/service.js";
+import { showTiming } from "/page/timing.js";
+
 const NUM_HITS = 24;
 // The largest thumbnail there is stands for the original when a hit becomes the query.
 const QUERY_THUMBNAIL_SIZE = 512;
 const OPENING_POLL_MS = 1000;
-const STAGES = ["receive", "decode", "queue", "infer", "search", "metadata"];
+const UNAUTHORIZED = 401;
+const NARROW = window.matchMedia("(max-width: 820px)"); // as in page.css
 
 const byId = (id) => document.getElementById(id);
 const app = byId("app");
-const picker = byId("picker");
 const preview = byId("preview");
-const results = byId("results");
 
+// What was asked last: the photo, and the name it goes by.
+let query = null;
 let latestSearch = 0;
 
-// A problem the person should read: a title and a sentence.
-class Trouble extends Error {
-  constructor(title, detail) {
-    super(detail);
-    this.title = title;
-  }
+function ask(next) {
+  query = next;
+  showPreview(next.photo);
+  return search();
 }
 
-async function troubleOf(response) {
-  const isProblem = response.headers.get("Content-Type")?.startsWith("application/problem+json");
-  if (!isProblem) {
-    return new Trouble("The service cannot answer", `It sent status ${response.status}.`);
-  }
-  const problem = await response.json();
-  const wait = response.headers.get("Retry-After");
-  return new Trouble(problem.title, problem.detail + (wait ? ` (in ${wait} s)` : ""));
-}
-
-async function request(url, options) {
-  let response;
-  try {
-    response = await fetch(url, options);
-  } catch {
-    throw new Trouble("The service does not answer", "Is it still running? Try again in a moment.");
-  }
-  if (!response.ok) {
-    throw await troubleOf(response);
-  }
-  return response;
-}
-
-async function searchWith(photo, caption) {
+async function search() {
   const thisSearch = ++latestSearch;
   const isLatest = () => thisSearch === latestSearch;
-  showLoading(photo, caption);
+  showLoading();
   try {
-    const form = new FormData();
-    form.append("image", photo, "photo");
-    const options = { method: "POST", body: form };
-    const answer = await (await request(`/search?limit=${NUM_HITS}`, options)).json();
+    const response = await send(query);
+    const answer = await response.json();
     if (isLatest()) {
-      showAnswer(answer, caption);
+      showAnswer(answer, response.headers.get("Server-Timing"));
     }
   } catch (error) {
     if (isLatest()) {
-      results.replaceChildren();
+      clearHits();
       byId("timing").hidden = true;
       showTrouble(error);
     }
   }
 }
 
-async function searchFromHit(hit) {
-  latestSearch += 1;
-  try {
-    const url = `/images/${hit.id}/thumbnail?size=${QUERY_THUMBNAIL_SIZE}`;
-    const photo = await (await request(url)).blob();
-    await searchWith(photo, fileNameOf(hit.uri));
-    window.scrollTo({ top: 0 });
-  } catch (error) {
-    showTrouble(error); // the hits stay: another one may still be there
+function send({ photo }) {
+  const parameters = new URLSearchParams({ limit: NUM_HITS });
+  const filter = filterJson();
+  if (filter !== null) {
+    parameters.set("filter", filter);
   }
+  const form = new FormData();
+  form.append("image", photo, "photo");
+  return request(`/search?${parameters}`, { method: "POST", body: form });
 }
 
-function fileNameOf(uri) {
-  return uri.split("/").pop();
-}
-
-function showLoading(photo, caption) {
-  app.dataset.state = "loading";
-  app.setAttribute("aria-busy", "true");
+function showPreview(photo) {
   URL.revokeObjectURL(preview.src);
   preview.src = URL.createObjectURL(photo);
   preview.hidden = false;
   byId("drop").classList.add("has-photo");
-  byId("caption").textContent = caption;
+}
+
+function showLoading() {
+  app.dataset.state = "loading";
+  app.setAttribute("aria-busy", "true");
+  byId("caption").textContent = query.caption;
   byId("status").textContent = "Searching";
   byId("error").hidden = true;
   byId("empty").hidden = true;
-  if (results.children.length === 0) {
-    results.replaceChildren(...Array.from({ length: 8 }, placeholder));
-  }
+  showPlaceholders();
 }
 
-function placeholder() {
-  const item = byId("hit-template").content.firstElementChild.cloneNode(true);
-  item.classList.add("waiting");
-  item.setAttribute("aria-hidden", "true");
-  item.querySelector("button").disabled = true;
-  item.querySelector("img").remove();
-  item.querySelector(".name").textContent = "\u00a0";
-  return item;
-}
-
-function showAnswer(answer, caption) {
+function showAnswer(answer, serverTiming) {
   settle("answered");
-  const { width, height, format, exif_rotated: rotated } = answer.query;
-  const facts = [caption, `${width} × ${height}`, format, rotated ? "turned upright" : ""];
-  byId("caption").textContent = facts.filter(Boolean).join(" · ");
-  byId("status").textContent =
-    answer.count === 0 ? "The collection is empty" : `${answer.count} found, nearest first`;
-  const hadFocus = results.contains(document.activeElement);
-  results.replaceChildren(...answer.results.map(hitElement));
-  if (hadFocus) {
-    results.focus({ preventScroll: true }); // else the keyboard starts over at the top
+  byId("caption").textContent = [query.caption, ...facts(answer.query)].join(" · ");
+  byId("status").textContent = summary(answer.count);
+  learnFields(answer.results);
+  showHits(answer.results, searchFrom);
+  showTiming(serverTiming, answer.batch_size);
+}
+
+function facts(photo) {
+  const size = `${photo.width} × ${photo.height}`;
+  return [size, photo.format, ...(photo.exif_rotated ? ["turned upright"] : [])];
+}
+
+function summary(count) {
+  if (count > 0) {
+    return `${count} found, nearest first`;
   }
-  showTiming(answer);
+  return countConditions() > 0 ? "No photo meets the filter" : "The collection is empty";
 }
 
-function hitElement(hit) {
-  const item = byId("hit-template").content.firstElementChild.cloneNode(true);
-  const name = fileNameOf(hit.uri);
-  const score = hit.score.toFixed(4);
-  const image = item.querySelector("img");
-  image.addEventListener("error", () => item.classList.add("gone"));
-  image.src = hit.thumbnail_url;
-  item.querySelector(".rank").textContent = `#${hit.rank}`;
-  item.querySelector(".score").textContent = score;
-  item.querySelector(".name").textContent = name;
-  const button = item.querySelector("button");
-  button.title = hit.uri;
-  button.setAttribute(
-    "aria-label",
-    `Rank ${hit.rank}, cosine ${score}, ${name}. Search from this photo.`,
-  );
-  button.addEventListener("click", () => searchFromHit(hit));
-  return item;
-}
-
-function showTiming(answer) {
-  const timing = answer.timing_ms;
-  const shared = answer.batch_size > 1 ? `, in a batch of ${answer.batch_size}` : "";
-  byId("timing").hidden = false;
-  byId("timing-total").textContent = `Answered in ${timing.total.toFixed(1)} ms${shared}`;
-  byId("timing-bar").replaceChildren(
-    ...STAGES.map((stage) => {
-      const part = document.createElement("i");
-      part.className = stage;
-      part.style.flexGrow = timing[stage];
-      return part;
-    }),
-  );
-  byId("timing-legend").replaceChildren(
-    ...STAGES.map((stage) => {
-      const line = document.createElement("div");
-      line.className = stage;
-      const term = document.createElement("dt");
-      term.textContent = stage;
-      const value = document.createElement("dd");
-      value.textContent = `${timing[stage].toFixed(1)} ms`;
-      line.append(term, value);
-      return line;
-    }),
-  );
+async function searchFrom(hit) {
+  latestSearch += 1;
+  try {
+    const url = `/images/${hit.id}/thumbnail?size=${QUERY_THUMBNAIL_SIZE}`;
+    const photo = await (await request(url)).blob();
+    window.scrollTo({ top: 0 });
+    await ask({ photo, caption: fileNameOf(hit.uri) });
+  } catch (error) {
+    showTrouble(error); // the hits stay: another one may still be there
+  }
 }
 
 function showTrouble(error) {
@@ -177,6 +113,10 @@ function showTrouble(error) {
   byId("error-detail").textContent = error.message;
   byId("error").hidden = false;
   byId("empty").hidden = true;
+  byId("key-form").hidden = error.status !== UNAUTHORIZED;
+  if (error.status === UNAUTHORIZED) {
+    byId("key").focus();
+  }
 }
 
 function settle(state) {
@@ -187,7 +127,7 @@ function settle(state) {
 function searchWithFirst(files) {
   const [file] = files;
   if (file) {
-    searchWith(file, file.name);
+    ask({ photo: file, caption: file.name });
   }
 }
 
@@ -195,11 +135,13 @@ function hasFiles(event) {
   return event.dataTransfer?.types.includes("Files") ?? false;
 }
 
-function listen() {
-  picker.addEventListener("change", () => {
-    searchWithFirst(picker.files);
-    picker.value = ""; // so that the same photo can be picked again
-  });
+function listenForPhotos() {
+  for (const picker of document.querySelectorAll(".picker")) {
+    picker.addEventListener("change", () => {
+      searchWithFirst(picker.files);
+      picker.value = ""; // so that the same photo can be picked again
+    });
+  }
   document.addEventListener("paste", (event) => searchWithFirst(event.clipboardData.files));
   document.addEventListener("dragover", (event) => {
     if (hasFiles(event)) {
@@ -226,6 +168,42 @@ function listen() {
   });
 }
 
+function listenForForms() {
+  byId("filter-add").addEventListener("click", () => addRow().querySelector(".field").focus());
+  byId("filter").addEventListener("toggle", () => {
+    if (byId("filter").open && byId("filter-rows").children.length === 0) {
+      addRow();
+    }
+  });
+  byId("filter-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    applyFilter();
+    if (NARROW.matches) {
+      byId("filter").open = false; // what was found would be out of sight
+      byId("filter").querySelector("summary").focus();
+    }
+  });
+  byId("filter-clear").addEventListener("click", () => {
+    clearRows();
+    byId("filter").open = false;
+    applyFilter();
+  });
+  byId("key-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    setKey(byId("key").value);
+    byId("key").value = "";
+    ask(query);
+  });
+}
+
+function applyFilter() {
+  const count = countConditions();
+  byId("filter-count").textContent = count === 0 ? "" : ` (${count})`;
+  if (query !== null) {
+    search();
+  }
+}
+
 async function showCollection() {
   let health;
   try {
@@ -243,5 +221,6 @@ async function showCollection() {
   }
 }
 
-listen();
+listenForPhotos();
+listenForForms();
 showCollection();

@@ -1,0 +1,60 @@
+// The list of hits: thumbnail, rank, cosine and name, each a button that searches from it.
+
+import { showImage } from "/page/service.js";
+
+const NUM_PLACEHOLDERS = 8;
+
+const results = document.getElementById("results");
+const template = document.getElementById("hit-template");
+
+export function fileNameOf(uri) {
+  return uri.split("/").pop();
+}
+
+export function showHits(hits, onChosen) {
+  const hadFocus = results.contains(document.activeElement);
+  results.replaceChildren(...hits.map((hit) => hitElement(hit, onChosen)));
+  if (hadFocus) {
+    results.focus({ preventScroll: true }); // else the keyboard starts over at the top
+  }
+}
+
+export function showPlaceholders() {
+  if (results.children.length === 0) {
+    results.replaceChildren(...Array.from({ length: NUM_PLACEHOLDERS }, placeholder));
+  }
+}
+
+export function clearHits() {
+  results.replaceChildren();
+}
+
+function hitElement(hit, onChosen) {
+  const item = template.content.firstElementChild.cloneNode(true);
+  const name = fileNameOf(hit.uri);
+  const score = hit.score.toFixed(4);
+  const image = item.querySelector("img");
+  image.addEventListener("error", () => item.classList.add("gone"));
+  showImage(image, hit.thumbnail_url);
+  item.querySelector(".rank").textContent = `#${hit.rank}`;
+  item.querySelector(".score").textContent = score;
+  item.querySelector(".name").textContent = name;
+  const button = item.querySelector("button");
+  button.title = hit.uri;
+  button.setAttribute(
+    "aria-label",
+    `Rank ${hit.rank}, cosine ${score}, ${name}. Search from this photo.`,
+  );
+  button.addEventListener("click", () => onChosen(hit));
+  return item;
+}
+
+function placeholder() {
+  const item = template.content.firstElementChild.cloneNode(true);
+  item.classList.add("waiting");
+  item.setAttribute("aria-hidden", "true");
+  item.querySelector("button").disabled = true;
+  item.querySelector("img").remove();
+  item.querySelector(".name").textContent = "\u00a0";
+  return item;
+}
