@@ -20,6 +20,7 @@ ACCESS: Mapping[tuple[str, str], Access] = {
     ("GET", "/health"): Access.OPEN,
     ("GET", "/livez"): Access.OPEN,
     ("GET", "/readyz"): Access.OPEN,
+    ("GET", "/metrics"): Access.OPEN,
     ("GET", "/version"): Access.OPEN,
     ("POST", "/search"): Access.READ,
     ("POST", "/search/batch"): Access.READ,

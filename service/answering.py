@@ -87,7 +87,7 @@ async def until_client_leaves(work: Coroutine[Any, Any, T], receive: Receive) ->
     try:
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise ClientGoneError
+            raise ClientGoneError("answer")
         return working.result()
     finally:
         for task in (working, watching):

@@ -16,6 +16,7 @@ from service import (
     admin,
     batch,
     embed,
+    exposition,
     health,
     images,
     index_facts,
@@ -26,8 +27,11 @@ from service import (
 )
 from service.errors import install_error_handlers
 from service.gate import Gate
+from service.loop_lag import measure_lag
 from service.middleware import RequestMiddleware
+from service.observing import ObservingMiddleware
 from service.runtime import Runtime
+from service.state_metrics import StateMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +58,14 @@ def create_app(runtime: Runtime, *, on_failure: Callable[[BaseException], None])
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        living = asyncio.create_task(_live(runtime, on_failure), name="live")
+        tasks = [
+            asyncio.create_task(_live(runtime, on_failure), name="live"),
+            asyncio.create_task(measure_lag(runtime.metrics.loop_lag_seconds.set), name="lag"),
+        ]
         yield {"runtime": runtime}
-        living.cancel()
-        await asyncio.gather(living, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await runtime.close()
 
     # The interactive documents would load scripts from elsewhere; /openapi.json stays.
@@ -68,14 +76,23 @@ def create_app(runtime: Runtime, *, on_failure: Callable[[BaseException], None])
         redoc_url=None,
         redirect_slashes=False,
     )
-    for room in _ROOMS:
+    own_port = runtime.settings.metrics_port is not None
+    for room in _ROOMS if own_port else (*_ROOMS, exposition):
         app.include_router(room.router)
     app.add_api_route("/", page, include_in_schema=False)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    runtime.metrics.registry.register(StateMetrics(runtime))
+    _add_middleware(app, runtime)
+    install_error_handlers(app)
+    return app
+
+
+def _add_middleware(app: FastAPI, runtime: Runtime) -> None:
+    """Put what each request passes around the routes, the innermost first."""
     settings = runtime.settings
     gate = Gate(api_keys=settings.api_key, admin_keys=settings.admin_key)
     app.add_middleware(RequestMiddleware, gate=gate)
-    if settings.cors_origins:  # outermost: a browser asks without a key whether it may ask
+    if settings.cors_origins:  # before the gate: a browser asks without a key whether it may ask
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
@@ -83,8 +100,7 @@ def create_app(runtime: Runtime, *, on_failure: Callable[[BaseException], None])
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
             expose_headers=EXPOSED_HEADERS,
         )
-    install_error_handlers(app)
-    return app
+    app.add_middleware(ObservingMiddleware, metrics=runtime.metrics)
 
 
 async def page() -> FileResponse:

@@ -41,7 +41,7 @@ async def search_batch(
     runtime: Runtime = request.state.runtime
     refuse_repeats(request.query_params.multi_items(), "query")
     ready = runtime.ready()
-    with ready.batcher.admit():
+    with ready.batcher.admit(request.state.client):
         body = await receive_body(
             request,
             max_bytes=runtime.settings.max_body_bytes,
@@ -49,6 +49,11 @@ async def search_batch(
         )
         work = _answer(runtime, ready, request, body, options)
         items = await until_client_leaves(work, request.receive)
+    for item in items:
+        if isinstance(item, BatchResult):
+            runtime.metrics.note_search(item.result)
+        else:
+            runtime.metrics.note_problem(item.problem.code)
     response.headers["Cache-Control"] = "no-store"
     return BatchResponse(request_id=request.state.request_id, count=len(items), items=items)
 
@@ -90,7 +95,7 @@ async def _item(
         if number == 0:  # the place of the request itself
             answered = await answering.with_photo(photo, wanted.search)
         else:
-            with ready.batcher.admit():
+            with ready.batcher.admit(request.state.client):
                 answered = await answering.with_photo(photo, wanted.search)
     except Exception as error:  # noqa: BLE001 - whatever happens to one photo is its own
         document = problem_document(request_id, problem_of(error, request))

@@ -13,12 +13,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from multigrain.errors import MultiGrainError
 
 P = TypeVar("P")  # what a request brings
 R = TypeVar("R")  # what it gets
+Result = Literal["ok", "failed"]
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,8 @@ class Batcher(Generic[P, R]):
     BatchTooLargeError in halves, and later batches are smaller for a while. EngineDeadError ends
     the batcher.
 
-    Of `max_queue` requests on their way at most `max_of_client` may be one client's.
+    Of `max_queue` requests on their way at most `max_of_client` may be one client's. `note_batch`
+    hears of every batch that was run, its size and whether it succeeded.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Batcher(Generic[P, R]):
         max_wait_seconds: float,
         max_queue: int,
         max_of_client: int | None = None,
+        note_batch: Callable[[int, Result], None] = lambda _size, _result: None,
     ) -> None:
         self._run_batch = run_batch
         self._executor = executor
@@ -108,6 +111,7 @@ class Batcher(Generic[P, R]):
         self._max_wait_seconds = max_wait_seconds
         self._max_queue = max_queue
         self._max_of_client = max_queue if max_of_client is None else max_of_client
+        self._note_batch = note_batch
         self._of_client = Counter[str]()
         self._smaller = max_batch
         self._smaller_until = 0.0
@@ -301,7 +305,9 @@ class Batcher(Generic[P, R]):
             answers = list(zip(batch, results, strict=True))
         except Exception as error:  # noqa: BLE001 - whatever a batch raises belongs to its items
             logger.warning("a batch of %d failed: %r", len(batch), error)
+            self._note_batch(len(batch), "failed")
             return error
+        self._note_batch(len(batch), "ok")
         self.num_failed_in_row, self.last_ok_at = 0, time.monotonic()
         for item, result in answers:
             if not item.future.done():

@@ -37,7 +37,7 @@ async def embed(
     runtime: Runtime = request.state.runtime
     refuse_repeats(request.query_params.multi_items(), "query")
     ready = runtime.ready()
-    with ready.batcher.admit():
+    with ready.batcher.admit(request.state.client):
         body = await receive_body(
             request,
             max_bytes=runtime.settings.max_body_bytes,

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -97,7 +97,11 @@ class ProblemError(MultiGrainError):
 
 
 class ClientGoneError(Exception):
-    """The client closed its connection before the answer existed."""
+    """The client closed its connection: while it sent (`receive`), or before the answer was."""
+
+    def __init__(self, stage: Literal["receive", "answer"]) -> None:
+        super().__init__(stage)
+        self.stage = stage
 
 
 INTERNAL = ProblemError("internal", "unexpected; the server's log names it by the request_id")
@@ -196,7 +200,9 @@ def problem_of(error: Exception, request: Request) -> ProblemError:
     return INTERNAL
 
 
-async def _answer_nobody(_request: Request, _error: Exception) -> Response:
+async def _answer_nobody(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ClientGoneError)
+    request.state.left_at = error.stage
     return Response(status_code=CLIENT_GONE_STATUS)
 
 
@@ -211,6 +217,8 @@ def _answer_with(
     translate: Callable[[Any, Request], ProblemError],
 ) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def answer(request: Request, error: Exception) -> Response:
-        return problem_response(request.state.request_id, translate(error, request))
+        problem = translate(error, request)
+        request.state.problem = problem.code
+        return problem_response(request.state.request_id, problem)
 
     return answer

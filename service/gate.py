@@ -2,6 +2,7 @@
 
 import hmac
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from pydantic import SecretStr
 from starlette.datastructures import Headers
@@ -9,6 +10,15 @@ from starlette.routing import compile_path
 
 from service.access import ACCESS, Access
 from service.errors import ProblemError
+
+UNKNOWN_ROUTE = "other"
+
+
+class Route(NamedTuple):
+    """A route's path, with the names of its parts in place of values, and who may use it."""
+
+    path: str
+    access: Access
 
 
 class Gate:
@@ -21,15 +31,23 @@ class Gate:
         self._api_keys = _named("api", api_keys)
         self._admin_keys = _named("admin", admin_keys)
         self._rules = [
-            (method, compile_path(path)[0], access) for (method, path), access in ACCESS.items()
+            (method, compile_path(path)[0], Route(path, access))
+            for (method, path), access in ACCESS.items()
         ]
 
-    def client_of(self, method: str, path: str, headers: Headers) -> str | None:
+    def route_of(self, method: str, path: str) -> Route:
+        """The route a request asks for; one that is none is like a search."""
+        asked = "GET" if method == "HEAD" else method
+        for route_method, pattern, route in self._rules:
+            if route_method == asked and pattern.match(path):
+                return route
+        return Route(UNKNOWN_ROUTE, Access.READ)
+
+    def client_of(self, access: Access, headers: Headers) -> str | None:
         """Say which key a request brings (`api-1`), None for one that brings or needs none.
 
         Raises ProblemError unauthorized or forbidden.
         """
-        access = self._access(method, path)
         given = _given_key(headers)
         admin, reader = _match(given, self._admin_keys), _match(given, self._api_keys)
         if access is Access.ADMIN and not self._admin_keys:
@@ -40,13 +58,6 @@ class Gate:
         if is_needed and admin is None and reader is None:
             raise _unauthorized(was_given=bool(given))
         return admin or reader
-
-    def _access(self, method: str, path: str) -> Access:
-        asked = "GET" if method == "HEAD" else method
-        for known, pattern, access in self._rules:
-            if known == asked and pattern.match(path):
-                return access
-        return Access.READ
 
 
 def _named(kind: str, keys: Sequence[SecretStr]) -> dict[str, bytes]:

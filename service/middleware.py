@@ -74,15 +74,18 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            scope["state"]["client"] = self._gate.client_of(scope["method"], scope["path"], headers)
+            route = self._gate.route_of(scope["method"], scope["path"])
+            scope["state"]["route"] = route.path
+            scope["state"]["client"] = self._gate.client_of(route.access, headers)
             _refuse_when_full(scope)
             await self.app(scope, receive, send_with_headers)
         except (QueueFullError, ProblemError) as error:
             problem = error if isinstance(error, ProblemError) else full_queue_problem(error)
+            scope["state"]["problem"] = problem.code
             response = problem_response(request_id, problem)
             await response(scope, receive, send_with_headers)
         except Exception:
-            logger.exception("request %s failed", request_id)
+            logger.exception("request %s failed", request_id, extra={"request_id": request_id})
             if answering:
                 raise  # half an answer is out: the server has to close the connection
             response = problem_response(request_id, INTERNAL)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -32,7 +32,7 @@ class Reloader:
     A generation is taken up when its files agree with every checksum, its fingerprint is the
     model's, and its canaries find what they found when it was built; until then, and for good
     when one of these fails, the one before answers. Nothing is written to the folder. All
-    methods may be called from any thread.
+    methods may be called from any thread; `note_end` hears of each reload that has ended.
     """
 
     def __init__(
@@ -42,11 +42,13 @@ class Reloader:
         *,
         engine_thread: Executor,
         mapped: bool,
+        note_end: Callable[[ReloadJob], None],
     ) -> None:
         self._layout = Layout(root.absolute())
         self._engine = engine
         self._embedder = _OnEngineThread(engine.embedder, engine_thread)
         self._mapped = mapped
+        self._note_end = note_end
         self._lock = Lock()
         self._jobs = dict[str, ReloadJob]()
         self._num_begun = 0
@@ -105,6 +107,7 @@ class Reloader:
         self._engine.generations.swap(searcher)
         self.last_error = None
         job.succeed(searcher.generation)
+        self._note_end(job)
         logger.info("reload %s: generation %s answers", job.id, searcher.generation)
 
     def _refuse(self, job: ReloadJob, error: Exception) -> None:
@@ -120,6 +123,7 @@ class Reloader:
             logger.error("reload %s: the generation before stays", job.id, exc_info=error)
         self.last_error = message
         job.fail(message)
+        self._note_end(job)
 
     def _opened(self) -> Searcher:
         searcher = Searcher.open_current(self._layout.root, mapped=self._mapped)

@@ -13,6 +13,7 @@ from service.batcher import Batcher
 from service.device_errors import translated
 from service.engine import Engine
 from service.errors import ProblemError
+from service.metrics import Metrics
 from service.queries import Answer, Query
 from service.reload import Reloader, ReloadInProgressError
 from service.settings import Settings
@@ -57,6 +58,7 @@ class Runtime:
         self.side_work = SideWork(
             max_waiting=MAX_WAITING_THUMBNAILS, timeout_seconds=settings.request_timeout_ms / 1000
         )
+        self.metrics = Metrics()
         self.started_at = time.monotonic()
         self.draining = False
         self.opened: Ready | None = None
@@ -83,10 +85,15 @@ class Runtime:
             max_wait_seconds=settings.max_wait_ms / 1000,
             max_queue=settings.max_queue,
             max_of_client=settings.per_client_inflight or max(1, settings.max_queue // 4),
+            note_batch=self.metrics.note_batch,
         )
         batcher.start()
         reloader = Reloader(
-            settings.index, engine, engine_thread=self.engine_thread, mapped=settings.mapped
+            settings.index,
+            engine,
+            engine_thread=self.engine_thread,
+            mapped=settings.mapped,
+            note_end=self.metrics.note_reload,
         )
         if settings.reload_poll_s:
             reloader.watch(settings.reload_poll_s)

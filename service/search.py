@@ -59,6 +59,7 @@ async def search(
         answer = await until_client_leaves(work, request.receive)
     answer.timing_ms.receive = milliseconds(received_at - started_at)
     finish(response, answer, started_at=started_at)
+    runtime.metrics.note_search(answer)
     return answer
 
 

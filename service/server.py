@@ -5,12 +5,15 @@ import logging
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 
 from multigrain.errors import MultiGrainError
 from service.app import create_app
+from service.exposition import serve_metrics
+from service.logs import set_up_logging
 from service.runtime import Runtime
 from service.settings import Settings
 
@@ -18,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 SHUTDOWN_TIMEOUT_SECONDS = 25
 KEEP_ALIVE_SECONDS = 5
-_PROBES = ("/health", "/livez", "/readyz")
 
 
 class PortError(MultiGrainError):
@@ -50,11 +52,13 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, settings: Settings) -> None:
         self.listener = bind(settings.host, settings.port)
         self.runtime = Runtime(settings)
+        self._close_metrics = self._open_metrics(settings)
         self.failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         config = uvicorn.Config(
             create_app(self.runtime, on_failure=self._fail),
             log_config=None,
+            access_log=False,  # ours has the request id
             lifespan="on",
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
@@ -75,6 +79,11 @@ class DrainingServer(uvicorn.Server):
             self._loop.add_signal_handler(signal.SIGHUP, self.runtime.reload)
         await super().startup(sockets)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the ports and whatever is behind them."""
+        await super().shutdown(sockets)
+        self._close_metrics()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain on the first SIGTERM; a second signal, or Ctrl-C, ends at once."""
         first = not self.runtime.draining
@@ -88,29 +97,29 @@ class DrainingServer(uvicorn.Server):
         super().handle_exit(sig, frame)
         self.force_exit = self.force_exit or not first
 
+    def _open_metrics(self, settings: Settings) -> Callable[[], None]:
+        """Take the port of /metrics, where it has one of its own."""
+        if settings.metrics_port is None:
+            return lambda: None
+        try:
+            return serve_metrics(
+                self.runtime.metrics.registry, settings.host, settings.metrics_port
+            )
+        except OSError as error:
+            self.listener.close()
+            raise PortError(
+                f"cannot listen on {settings.host} port {settings.metrics_port}: {error.strerror}; "
+                "choose another with --metrics-port"
+            ) from None
+
     def _fail(self, error: BaseException) -> None:
         self.failure = error
         self.should_exit = True
 
 
-class _QuietProbes(logging.Filter):
-    """Keeps the probes of balancers and containers out of the access log."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Drop the line of a GET to one of the health routes."""
-        return not any(f" {path} " in record.getMessage() for path in _PROBES)
-
-
-def _set_up_logging() -> None:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for ours in ("service", "index", "multigrain", "uvicorn.access"):
-        logging.getLogger(ours).setLevel(logging.INFO)
-    logging.getLogger("uvicorn.access").addFilter(_QuietProbes())
-
-
 def serve(settings: Settings) -> None:
     """Answer requests until a signal ends it; raises MultiGrainError when it cannot start."""
-    _set_up_logging()
+    set_up_logging(settings.log_format)
     server = DrainingServer(settings)
     logger.info("%s: opening the index, warming the model", server.url)
     server.run(sockets=[server.listener])

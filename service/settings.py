@@ -6,6 +6,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from multigrain.config import Config
 from multigrain.cpus import num_cpus
+from service.logs import LogFormat
 
 
 class Settings(Config):
@@ -20,6 +21,10 @@ class Settings(Config):
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="port of its own for /metrics; default: the service's"
+    )
+    log_format: LogFormat = Field("text", description="form of the log lines")
     device: str = Field("auto", description="auto, cpu or cuda")
     cache_dir: Path | None = Field(
         None, description="where converted CPU models are kept; default: the user's cache folder"

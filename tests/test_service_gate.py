@@ -47,7 +47,7 @@ def gate(*, api: tuple[str, ...] = (), admin: tuple[str, ...] = ()) -> Gate:
 def outcome(asked: Gate, route: tuple[str, str], headers: dict[str, str]) -> str | None:
     """The client's name, or the code of the refusal."""
     try:
-        return asked.client_of(*route, Headers(headers))
+        return asked.client_of(asked.route_of(*route).access, Headers(headers))
     except ProblemError as problem:
         return problem.code
 
