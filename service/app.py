@@ -32,6 +32,7 @@ from service.middleware import RequestMiddleware
 from service.observing import ObservingMiddleware
 from service.runtime import Runtime
 from service.state_metrics import StateMetrics
+from service.telemetry import telemetry_config
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ def create_app(runtime: Runtime, *, on_failure: Callable[[BaseException], None])
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=telemetry_config(wanted=runtime.settings.telemetry),
     )
     own_port = runtime.settings.metrics_port is not None
     for room in _ROOMS if own_port else (*_ROOMS, exposition):

@@ -26,6 +26,7 @@ from service.queries import Search, Source
 from service.runtime import Ready, Runtime
 from service.schemas import SearchResponse
 from service.settings import Settings
+from service.telemetry import trace_stages
 from service.upload import receive_body
 
 router = APIRouter()
@@ -60,6 +61,7 @@ async def search(
     answer.timing_ms.receive = milliseconds(received_at - started_at)
     finish(response, answer, started_at=started_at)
     runtime.metrics.note_search(answer)
+    trace_stages(answer.timing_ms)
     return answer
 
 

@@ -19,9 +19,6 @@ from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-SHUTDOWN_TIMEOUT_SECONDS = 25
-KEEP_ALIVE_SECONDS = 5
-
 
 class PortError(MultiGrainError):
     """The address cannot be listened on."""
@@ -61,8 +58,8 @@ class DrainingServer(uvicorn.Server):
             access_log=False,  # ours has the request id
             lifespan="on",
             server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_SECONDS,
+            timeout_keep_alive=settings.keep_alive_s,
+            timeout_graceful_shutdown=settings.shutdown_timeout_s,
         )
         super().__init__(config)
 

@@ -25,6 +25,9 @@ class Settings(Config):
         None, ge=0, le=65535, description="port of its own for /metrics; default: the service's"
     )
     log_format: LogFormat = Field("text", description="form of the log lines")
+    telemetry: bool = Field(
+        False, description="send OpenTelemetry to where OTEL_EXPORTER_OTLP_ENDPOINT says"
+    )
     device: str = Field("auto", description="auto, cpu or cuda")
     cache_dir: Path | None = Field(
         None, description="where converted CPU models are kept; default: the user's cache folder"
@@ -62,11 +65,17 @@ class Settings(Config):
         5000, ge=10, description="time from the complete body to the answer"
     )
     body_timeout_s: float = Field(15.0, gt=0, description="time a body may take to arrive")
+    keep_alive_s: int = Field(
+        5, ge=1, description="time an idle connection is kept for another request"
+    )
     stuck_after_s: float = Field(
         30.0, gt=0, description="time in one forward pass after which the model counts as dead"
     )
     drain_grace_s: float = Field(
         5.0, ge=0, description="time between SIGTERM and closing the port, for a balancer to notice"
+    )
+    shutdown_timeout_s: int = Field(
+        25, ge=1, description="time that requests under way may take after that"
     )
     revision: str | None = Field(
         None, description="commit this was built from, told by GET /version; images set it"

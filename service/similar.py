@@ -18,6 +18,7 @@ from service.runtime import Ready, Runtime
 from service.schemas import SearchResponse
 from service.search import finish, search_of
 from service.settings import Settings
+from service.telemetry import trace_stages
 
 router = APIRouter()
 
@@ -39,6 +40,7 @@ async def similar(
         answer = await until_client_leaves(work, request.receive)
     finish(response, answer, started_at=started_at)
     runtime.metrics.note_search(answer)
+    trace_stages(answer.timing_ms)
     return answer
 
 

@@ -1,5 +1,6 @@
 """`python -m service` as a process: how it starts, refuses to start, and ends."""
 
+import gzip
 import os
 import signal
 import socket
@@ -9,7 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import httpx2
 import pytest
@@ -313,3 +316,42 @@ def test_every_failure_to_open_is_an_error_the_user_can_read() -> None:
     """What keeps the service from starting descends from the family the main reports."""
     assert issubclass(FingerprintMismatchError, MultiGrainError)
     assert issubclass(PortError, MultiGrainError)
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Takes what OpenTelemetry sends, as its collector would."""
+
+    received: ClassVar[list[tuple[str, bytes]]] = []
+
+    def do_POST(self) -> None:
+        """Keep path and body."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        self.received.append((self.path, body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_arguments: object) -> None:
+        """Say nothing."""
+
+
+def test_telemetry_tells_requests_and_their_stages(
+    index_root: Path, jpeg: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A collector hears of a search and of each of its stages, and of no probe."""
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
+    with HTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{collector.server_port}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        flags = ("--index", str(index_root), "--telemetry", "--drain-grace-s", "0")
+        with started(*flags) as (process, service_url):
+            assert httpx2.post(f"{service_url}/search", content=jpeg(0)).status_code == 200
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+        collector.shutdown()
+    spans = b"".join(body for path, body in Collector.received if path == "/v1/traces")
+    for name in (b"/search", b"decode", b"queue", b"infer", b"metadata"):
+        assert name in spans
+    assert b"/health" not in spans
