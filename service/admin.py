@@ -5,6 +5,7 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request, Response
 
 from service.errors import ProblemError, problem_document
+from service.problems import READY, problems
 from service.reload import ReloadInProgressError
 from service.reload_job import ReloadJob
 from service.runtime import Runtime
@@ -13,7 +14,11 @@ from service.schemas import ReloadState
 router = APIRouter(prefix="/admin")
 
 
-@router.post("/reload", status_code=HTTPStatus.ACCEPTED)
+@router.post(
+    "/reload",
+    status_code=HTTPStatus.ACCEPTED,
+    responses=problems(*READY, "forbidden", "reload_in_progress"),
+)
 async def reload(request: Request, response: Response) -> ReloadState:
     """Begin to take up the generation that CURRENT names; Location tells where to ask for it."""
     runtime: Runtime = request.state.runtime
@@ -25,7 +30,7 @@ async def reload(request: Request, response: Response) -> ReloadState:
     return _state(request, job)
 
 
-@router.get("/reload/{job_id}")
+@router.get("/reload/{job_id}", responses=problems(*READY, "forbidden"))
 async def reload_job(request: Request, job_id: str) -> ReloadState:
     """Whether a reload is under way, is done, or was refused, and why."""
     runtime: Runtime = request.state.runtime

@@ -13,6 +13,7 @@ from service.engine import Engine
 from service.errors import problem_document, problem_of
 from service.hits import milliseconds, search_response
 from service.options import SearchOptions, merge_options, refuse_repeats
+from service.problems import BATCHED, BODY, problems
 from service.queries import Search
 from service.runtime import Ready, Runtime
 from service.schemas import BatchProblem, BatchResponse, BatchResult, Problem
@@ -33,7 +34,12 @@ class _Wanted(NamedTuple):
     search: Search
 
 
-@router.post("/search/batch", openapi_extra=bodies.BATCH, response_model_exclude_unset=True)
+@router.post(
+    "/search/batch",
+    openapi_extra=bodies.BATCH,
+    response_model_exclude_unset=True,
+    responses=problems(*BATCHED, *BODY, "filter_invalid"),
+)
 async def search_batch(
     request: Request, response: Response, options: Annotated[SearchOptions, Query()]
 ) -> BatchResponse:

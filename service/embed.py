@@ -13,6 +13,7 @@ from service.engine import Engine
 from service.given import read_photo
 from service.hits import milliseconds, server_timing, timing_of
 from service.options import EmbedOptions, merged, refuse_repeats
+from service.problems import BATCHED, BODY, problems
 from service.queries import Embedding
 from service.runtime import Ready, Runtime
 from service.schemas import EmbedResponse
@@ -28,7 +29,11 @@ class _Wanted(NamedTuple):
     options: EmbedOptions
 
 
-@router.post("/embed", openapi_extra=bodies.EMBED)
+@router.post(
+    "/embed",
+    openapi_extra=bodies.EMBED,
+    responses=problems(*BATCHED, *BODY, "image_url_disabled"),
+)
 async def embed(
     request: Request, response: Response, options: Annotated[EmbedOptions, Query()]
 ) -> EmbedResponse:

@@ -2,6 +2,7 @@
 
 import time
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -10,6 +11,9 @@ from service.schemas import Checks, EngineCheck, Health, IndexCheck, ModelCheck,
 from service.version import release
 
 router = APIRouter()
+
+
+_PROBE: dict[int | str, dict[str, Any]] = {503: {"description": "not so"}}
 
 
 @router.get("/health", responses={503: {"model": Health}})
@@ -31,14 +35,14 @@ async def health(request: Request, response: Response) -> Health:
     )
 
 
-@router.get("/livez")
+@router.get("/livez", response_class=Response, responses=_PROBE)
 async def livez(request: Request) -> Response:
     """200 unless only a restart helps."""
     runtime: Runtime = request.state.runtime
     return Response(status_code=_status_code(ok=runtime.inference_alive))
 
 
-@router.get("/readyz")
+@router.get("/readyz", response_class=Response, responses=_PROBE)
 async def readyz(request: Request) -> Response:
     """200 when searches should be sent here."""
     runtime: Runtime = request.state.runtime

@@ -13,13 +13,14 @@ from service.filter import filter_problem, parse_filter
 from service.ids import ImageId
 from service.options import ScrollOptions, refuse_parameters, refuse_repeats
 from service.plain_json import plain_json, plain_text
+from service.problems import SIDE_WORK, problems
 from service.runtime import Runtime
 from service.schemas import Image, ImagePage
 
 router = APIRouter()
 
 
-@router.get("/images")
+@router.get("/images", responses=problems(*SIDE_WORK, "filter_invalid"))
 async def images(
     request: Request, response: Response, options: Annotated[ScrollOptions, Query()]
 ) -> ImagePage:
@@ -32,7 +33,7 @@ async def images(
     return page
 
 
-@router.get("/images/{image_id}")
+@router.get("/images/{image_id}", responses=problems(*SIDE_WORK, "image_not_found"))
 async def image(request: Request, image_id: ImageId) -> Image:
     """What the index knows of one photo."""
     runtime: Runtime = request.state.runtime

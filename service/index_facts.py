@@ -9,13 +9,14 @@ from index.manifest import canonical_json
 from index.searcher import Searcher
 from service.engine import Engine
 from service.options import refuse_parameters
+from service.problems import READY, problems
 from service.runtime import Runtime
 from service.schemas import BuiltWith, Fingerprints, IndexCounts, IndexFacts
 
 router = APIRouter()
 
 
-@router.get("/index")
+@router.get("/index", responses=problems(*READY))
 async def index_facts(request: Request, response: Response) -> IndexFacts:
     """The generation that answers, its size, its kind, and what embeds photos for it."""
     runtime: Runtime = request.state.runtime

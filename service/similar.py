@@ -12,6 +12,7 @@ from service.errors import ProblemError
 from service.hits import search_response
 from service.ids import ImageId
 from service.options import Asked, SearchOptions, refuse_repeats
+from service.problems import BATCHED, problems
 from service.queries import Query as BatchQuery
 from service.queries import Source
 from service.runtime import Ready, Runtime
@@ -23,7 +24,11 @@ from service.telemetry import trace_stages
 router = APIRouter()
 
 
-@router.get("/images/{image_id}/similar", response_model_exclude_unset=True)
+@router.get(
+    "/images/{image_id}/similar",
+    response_model_exclude_unset=True,
+    responses=problems(*BATCHED, "image_not_found", "filter_invalid"),
+)
 async def similar(
     request: Request,
     response: Response,

@@ -13,6 +13,7 @@ from service.engine import Engine
 from service.errors import ProblemError
 from service.ids import ImageId
 from service.options import refuse_repeats
+from service.problems import SIDE_WORK, problems
 from service.runtime import Runtime
 from service.schemas import ThumbnailOptions
 
@@ -31,7 +32,11 @@ class _Thumbnail(NamedTuple):
 @router.get(
     "/images/{image_id}/thumbnail",
     response_class=Response,
-    responses={200: {"content": {"image/jpeg": {}}}, 304: {"description": "not modified"}},
+    responses={
+        **problems(*SIDE_WORK, "image_not_found", "photo_missing"),
+        200: {"content": {"image/jpeg": {}}},
+        304: {"description": "not modified"},
+    },
 )
 async def thumbnail(
     request: Request,
