@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
 from service_running import Service
 
@@ -89,6 +90,52 @@ def test_search_finds_the_photo_itself(client: Client, photos: Path) -> None:
     assert by_path.query is not None
     assert (by_path.query.width, by_path.query.height) == (96, 72)
     assert by_path.has_more
+
+
+def test_parameters_reach_the_service(client: Client, photos: Path) -> None:
+    """Numbers, switches, lists and a filter arrive as the service reads them."""
+    conditions = {
+        "must": [{"field": "width", "gte": 96}],
+        "must_not": [{"field": "bytes", "lt": 1}],
+    }
+    whole = client.search(photos / "05.jpg", limit=12)
+    part = client.search(
+        photos / "05.jpg",
+        limit=2,
+        offset=1,
+        min_score=-1.0,
+        exact=True,
+        dedup=False,
+        timeout_ms=20_000,
+        filter=conditions,
+        include=["embedding", "query_embedding"],
+    )
+    assert [hit.id for hit in part.results] == [hit.id for hit in whole.results[1:3]]
+    assert part.offset == 1
+    assert part.query_embedding is not None
+    assert all(hit.embedding is not None and not hit.metadata for hit in part.results)
+    nothing = client.search(photos / "05.jpg", filter={"must": [{"field": "width", "lt": 1}]})
+    assert nothing.results == ()
+
+
+def test_embedding_finds_what_the_photo_finds(client: Client, photos: Path) -> None:
+    """A unit vector comes back, and searches in place of the photo."""
+    embedding = client.embed(photos / "05.jpg")
+    assert embedding.dtype == np.float32
+    assert np.linalg.norm(embedding) == pytest.approx(1, abs=1e-3)
+    by_photo, by_embedding = client.search(photos / "05.jpg"), client.search_embedding(embedding)
+    assert [hit.id for hit in by_embedding.results] == [hit.id for hit in by_photo.results]
+
+
+def test_similar_leaves_the_photo_itself_out(client: Client, photos: Path) -> None:
+    """The neighbours of a stored photo are those of its bytes without the first."""
+    itself, *others = client.search(photos / "05.jpg", limit=4).results
+    similar = client.similar(itself.id, limit=3)
+    assert [hit.id for hit in similar.results] == [hit.id for hit in others]
+    for unknown in ("4711", "../health", "a b"):
+        with pytest.raises(ServiceError) as caught:
+            client.similar(unknown)
+        assert caught.value.status in {404, 422}
 
 
 def test_search_many_keeps_the_order_and_fails_one_by_one(client: Client, photos: Path) -> None:
@@ -264,6 +311,13 @@ def test_command_prints_hits_like_index_search(
     assert [hit["rank"] for hit in hits] == [1, 2]
     assert hits[0]["uri"] == "05.jpg"
     assert hits[0]["metadata"]["paths"] == ["05.jpg"]
+    assert main(["similar", hits[0]["id"], "--limit", "1", "--url", service.url]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith(second.split()[-1])
+    assert main(["embed", "--json", *asked[:1], "--url", service.url]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 512
+    narrow = '{"must": [{"field": "width", "lt": 9}]}'
+    assert main(["search", *asked, "--filter", narrow, "--min-score", "0.5"]) == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_command_tells_refusals_from_wrong_words(
@@ -275,6 +329,8 @@ def test_command_tells_refusals_from_wrong_words(
     assert main(["serch", "photo.jpg"]) == 2
     assert "did you mean search" in capsys.readouterr().err
     assert main(["search", str(photos / "05.jpg"), str(photos / "06.jpg")]) == 2
+    assert main(["search", str(photos / "05.jpg"), "--filter", "label=cat"]) == 2
+    assert "is no JSON" in capsys.readouterr().err
     assert main([]) == 2
     capsys.readouterr()
     assert main(["--help"]) == 0

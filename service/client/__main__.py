@@ -39,14 +39,48 @@ class _Connection(Config):
         return Client(self.url, api_key=key)
 
 
-class SearchCommand(_Connection):
-    """What a search is asked."""
+class _Search(_Connection):
+    """What every search is asked."""
 
-    photo: Path = Field(description="photo to search with; may be given without the flag")
     limit: int = Field(10, ge=1, description="neighbours to print")
+    min_score: float | None = Field(None, ge=-1, le=1, description="smallest cosine to print")
     recall: float | None = Field(
         None, gt=0, le=1, description="recall@10 to search with instead of the tuned one"
     )
+    filter: str | None = Field(
+        None,
+        description="conditions that the photos found must meet, as JSON: "
+        '{"must": [{"field": "label", "eq": "cat"}]}',
+    )
+
+    def parameters(self) -> SearchParameters:
+        """What was given, as the client takes it; raises ConfigError."""
+        parameters: SearchParameters = {"limit": self.limit}
+        if self.min_score is not None:
+            parameters["min_score"] = self.min_score
+        if self.recall is not None:
+            parameters["recall"] = self.recall
+        if self.filter is not None:
+            parameters["filter"] = _json(self.filter)
+        return parameters
+
+
+class SearchCommand(_Search):
+    """A search with a photo."""
+
+    photo: Path = Field(description="photo to search with; may be given without the flag")
+
+
+class SimilarCommand(_Search):
+    """A search with a photo of the index."""
+
+    id: str = Field(description="id of a hit; may be given without the flag")
+
+
+class EmbedCommand(_Connection):
+    """What is to be embedded."""
+
+    photo: Path = Field(description="photo to embed; may be given without the flag")
 
 
 class HealthCommand(_Connection):
@@ -56,11 +90,21 @@ class HealthCommand(_Connection):
 
 
 def _search(command: SearchCommand) -> int:
-    parameters: SearchParameters = {"limit": command.limit}
-    if command.recall is not None:
-        parameters["recall"] = command.recall
     with command.connect() as client:
-        _print_hits(client.search(command.photo, **parameters), command.output)
+        _print_hits(client.search(command.photo, **command.parameters()), command.output)
+    return 0
+
+
+def _similar(command: SimilarCommand) -> int:
+    with command.connect() as client:
+        _print_hits(client.similar(command.id, **command.parameters()), command.output)
+    return 0
+
+
+def _embed(command: EmbedCommand) -> int:
+    with command.connect() as client:
+        numbers = client.embed(command.photo).tolist()
+    print(json.dumps(numbers) if command.output == "json" else "\n".join(map(str, numbers)))
     return 0
 
 
@@ -72,6 +116,16 @@ def _health(command: HealthCommand) -> int:
     else:
         print(f"{health.status}  generation {health.generation}  up {health.uptime_s:g} s")
     return 0 if health.is_ready else EXIT_REFUSED
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{text!r} is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{text!r} is no JSON object")
+    return value
 
 
 def _print_hits(answer: SearchAnswer, output: str) -> None:
@@ -93,6 +147,8 @@ class _Command(NamedTuple):
 
 _COMMANDS: Mapping[str, _Command] = {
     "search": _Command(SearchCommand, _search, "Print the neighbours of a photo.", "--photo"),
+    "similar": _Command(SimilarCommand, _similar, "Print the neighbours of a hit.", "--id"),
+    "embed": _Command(EmbedCommand, _embed, "Print the embedding of a photo.", "--photo"),
     "health": _Command(HealthCommand, _health, "Tell whether searches are answered."),
 }
 

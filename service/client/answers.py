@@ -22,6 +22,7 @@ class Hit(_Answer):
     uri: str
     thumbnail_url: str | None = None
     metadata: dict[str, JsonValue] = {}
+    embedding: tuple[float, ...] | None = None
 
 
 class QueryPhoto(_Answer):
@@ -46,6 +47,14 @@ class SearchAnswer(_Answer):
     has_more: bool = False
     batch_size: int | None = None
     timing_ms: dict[str, float] = {}
+    query_embedding: tuple[float, ...] | None = None
+
+
+class EmbedAnswer(_Answer):
+    """An embedding as little-endian float32 in base64."""
+
+    model: str
+    embedding: str
 
 
 class Health(_Answer):

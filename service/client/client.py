@@ -1,16 +1,22 @@
 """The service as an object: each method is one request, retried while it is refused for now."""
 
+import base64
+import json
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Self, TypedDict, Unpack
+from typing import Any, NamedTuple, Self, TypedDict, Unpack
+from urllib.parse import quote
 
 import httpx2
+import numpy as np
+import numpy.typing as npt
+from pydantic import JsonValue
 
-from service.client.answers import Health, SearchAnswer
+from service.client.answers import EmbedAnswer, Health, SearchAnswer
 from service.client.errors import ServiceError
 from service.client.exchange import Exchange, read_answer
 from service.client.retries import Retries
@@ -23,10 +29,21 @@ Photo = bytes | str | os.PathLike[str]
 
 
 class SearchParameters(TypedDict, total=False):
-    """Parameters of a search; one left out is the service's default."""
+    """Parameters of a search; one left out is the service's default.
+
+    `filter` is {"must": [...], "must_not": [...]}, `include` names parts of the answer.
+    """
 
     limit: int
+    offset: int
+    min_score: float
+    nprobe: int
     recall: float
+    exact: bool
+    filter: Mapping[str, JsonValue]
+    include: Sequence[str]
+    dedup: bool | float
+    timeout_ms: int
 
 
 class Searched(NamedTuple):
@@ -73,17 +90,27 @@ class Client:
 
     def search(self, photo: Photo, **parameters: Unpack[SearchParameters]) -> SearchAnswer:
         """Find the photos that look like this one."""
-        body = _read(photo)
-        return self._retries.run(
-            lambda: self._exchange.ask(
-                SearchAnswer,
-                "POST",
-                "/search",
-                params=dict(parameters),
-                content=body,
-                headers={"Content-Type": "application/octet-stream"},
-            )
-        )
+        response = self._ask("POST", "/search", params=_query(parameters), **_raw(photo))
+        return read_answer(SearchAnswer, response)
+
+    def similar(self, image_id: str, **parameters: Unpack[SearchParameters]) -> SearchAnswer:
+        """Find the photos that look like one of the index, which leaves itself out."""
+        path = f"/images/{quote(image_id, safe='')}/similar"
+        return read_answer(SearchAnswer, self._ask("GET", path, params=_query(parameters)))
+
+    def search_embedding(
+        self, embedding: Sequence[float], **parameters: Unpack[SearchParameters]
+    ) -> SearchAnswer:
+        """Find the photos near an embedding, such as one of `embed` or a `query_embedding`."""
+        body = {"embedding": [float(number) for number in embedding]}
+        response = self._ask("POST", "/search", params=_query(parameters), json=body)
+        return read_answer(SearchAnswer, response)
+
+    def embed(self, photo: Photo) -> npt.NDArray[np.float32]:
+        """The embedding of a photo: float32 [D], unit norm."""
+        response = self._ask("POST", "/embed", params={"encoding_format": "base64"}, **_raw(photo))
+        numbers = base64.b64decode(read_answer(EmbedAnswer, response).embedding)
+        return np.frombuffer(numbers, "<f4").astype(np.float32)
 
     def search_many(
         self,
@@ -131,11 +158,30 @@ class Client:
                 raise error
             sleep(_READY_POLL_SECONDS)
 
+    def _ask(self, method: str, path: str, **request: Any) -> httpx2.Response:
+        """Send a request, again while it is refused for now."""
+        return self._retries.run(lambda: self._exchange.ask(method, path, **request))
+
     def _searched(self, photo: Photo, parameters: SearchParameters) -> Searched:
         try:
             return Searched(photo, self.search(photo, **parameters), None)
         except ServiceError as error:
             return Searched(photo, None, error)
+
+
+def _raw(photo: Photo) -> dict[str, Any]:
+    """A photo as the whole body of a request."""
+    return {"content": _read(photo), "headers": {"Content-Type": "application/octet-stream"}}
+
+
+def _query(parameters: SearchParameters) -> dict[str, Any]:
+    """The parameters as a query string holds them."""
+    query = dict[str, Any](parameters)
+    if "filter" in query:
+        query["filter"] = json.dumps(query["filter"])
+    if "include" in query:
+        query["include"] = ",".join(query["include"])
+    return query
 
 
 def _read(photo: Photo) -> bytes:

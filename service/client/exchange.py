@@ -51,12 +51,12 @@ class Exchange:
             detail = f"the connection to {self._url} broke: {error}"
             raise ServiceError(detail, code="connection_lost") from error
 
-    def ask(self, kind: type[A], method: str, path: str, **request: Any) -> A:
-        """Return the answer read as `kind`; raises ServiceError for every status but 2xx."""
+    def ask(self, method: str, path: str, **request: Any) -> httpx2.Response:
+        """Return the answer; raises ServiceError for every status but 2xx."""
         response = self.send(method, path, **request)
         if not response.is_success:
             raise error_of(response)
-        return read_answer(kind, response)
+        return response
 
 
 def read_answer(kind: type[A], response: httpx2.Response) -> A:
