@@ -40,7 +40,7 @@ def test_picked_photo_finds_itself_first(page: Page, photos: Path) -> None:
 
 @pytest.mark.parametrize("by_keyboard", [False, True])
 def test_hit_becomes_the_next_query(page: Page, photos: Path, *, by_keyboard: bool) -> None:
-    """A click on a hit, or Enter, searches from it: it is then its own first neighbour."""
+    """A click on a hit, or Enter, searches from it: the others come, by the stored embedding."""
     pick(page, photos / "05.jpg")
     third = page.locator(".hit").nth(2)
     name = third.locator(".name").inner_text()
@@ -49,9 +49,13 @@ def test_hit_becomes_the_next_query(page: Page, photos: Path, *, by_keyboard: bo
         page.keyboard.press("Enter")
     else:
         third.locator("button").click()
-    sync_api.expect(page.locator("#caption")).to_contain_text(f"{name} · 96")
-    sync_api.expect(page.locator(".hit .name").first).to_have_text(name)
+    sync_api.expect(page.locator("#status")).to_contain_text("11 found")
+    sync_api.expect(page.locator("#caption")).to_have_text(name)
+    assert name not in page.locator(".hit .name").all_inner_texts()
     sync_api.expect(page.locator("#results")).to_be_focused()
+    preview = page.locator("#preview")
+    preview.evaluate("image => image.decode()")
+    assert preview.evaluate("image => image.naturalWidth") == 96
 
 
 def test_file_that_is_no_photo_shows_the_detail_of_the_problem(
@@ -102,7 +106,7 @@ def test_timing_is_that_of_the_header(page: Page, photos: Path) -> None:
 def test_gone_original_is_said_not_shown_broken(
     page: Page, photos: Path, jpeg: Callable[[int], bytes]
 ) -> None:
-    """A hit whose original was deleted stays in the list and says that it is gone."""
+    """A hit whose original was deleted says so; its embedding can still be searched with."""
     lost = photos / "09.jpg"
     data = jpeg(9)
     lost.unlink()
@@ -111,6 +115,10 @@ def test_gone_original_is_said_not_shown_broken(
         gone = page.locator(".hit.gone")
         sync_api.expect(gone).to_have_count(1)
         sync_api.expect(gone.locator(".name")).to_have_text("09.jpg")
+        gone.locator("button").click()
+        sync_api.expect(page.locator("#caption")).to_have_text("09.jpg")
+        sync_api.expect(page.locator("#status")).to_contain_text("11 found")
+        sync_api.expect(page.locator("#invitation")).to_be_visible()
     finally:
         lost.write_bytes(data)
 
@@ -134,5 +142,8 @@ def test_page_asks_for_the_key_and_uses_it(browser: Any, index_root: Path, photo
         first.evaluate("image => image.decode()")
         assert first.evaluate("image => image.naturalWidth") == 96
         sync_api.expect(page.locator(".hit.gone")).to_have_count(0)
+        page.locator(".hit button").nth(1).click()
+        sync_api.expect(page.locator("#status")).to_contain_text("11 found")
+        sync_api.expect(page.locator("#preview")).to_have_attribute("src", re.compile("^blob:"))
         page.reload()  # the tab remembers it
         pick(page, photos / "06.jpg")

@@ -2,7 +2,7 @@
 
 import { addRow, clearRows, countConditions, filterJson, learnFields } from "/page/filter.js";
 import { clearHits, fileNameOf, showHits, showPlaceholders } from "/page/hits.js";
-import { request, setKey, Trouble } from "/page/service.js";
+import { forgetImage, request, setKey, showImage, Trouble } from "/page/service.js";
 import { showTiming } from "/page/timing.js";
 
 const NUM_HITS = 24;
@@ -16,13 +16,18 @@ const byId = (id) => document.getElementById(id);
 const app = byId("app");
 const preview = byId("preview");
 
-// What was asked last: the photo, and the name it goes by.
+// What was asked last: a photo of the person's ({ photo }), or one of the collection ({ id }).
 let query = null;
 let latestSearch = 0;
 
 function ask(next) {
   query = next;
-  showPreview(next.photo);
+  if (next.photo) {
+    showPreview(next.photo);
+  } else {
+    setPreview("");
+    showImage(preview, `/images/${next.id}/thumbnail?size=${QUERY_THUMBNAIL_SIZE}`);
+  }
   return search();
 }
 
@@ -38,18 +43,23 @@ async function search() {
     }
   } catch (error) {
     if (isLatest()) {
-      clearHits();
+      if (query.photo) {
+        clearHits(); // those a photo was chosen from stay: another one may still be there
+      }
       byId("timing").hidden = true;
       showTrouble(error);
     }
   }
 }
 
-function send({ photo }) {
+function send({ photo, id }) {
   const parameters = new URLSearchParams({ limit: NUM_HITS });
   const filter = filterJson();
   if (filter !== null) {
     parameters.set("filter", filter);
+  }
+  if (!photo) {
+    return request(`/images/${id}/similar?${parameters}`);
   }
   const form = new FormData();
   form.append("image", photo, "photo");
@@ -57,8 +67,17 @@ function send({ photo }) {
 }
 
 function showPreview(photo) {
+  setPreview(URL.createObjectURL(photo));
+}
+
+function setPreview(url) {
   URL.revokeObjectURL(preview.src);
-  preview.src = URL.createObjectURL(photo);
+  forgetImage(preview);
+  if (url) {
+    preview.src = url;
+  } else {
+    preview.removeAttribute("src");
+  }
   preview.hidden = false;
   byId("drop").classList.add("has-photo");
 }
@@ -82,7 +101,11 @@ function showAnswer(answer, serverTiming) {
   showTiming(serverTiming, answer.batch_size);
 }
 
+// Of a photo of the collection nothing is told beside its name.
 function facts(photo) {
+  if (!photo) {
+    return [];
+  }
   const size = `${photo.width} × ${photo.height}`;
   return [size, photo.format, ...(photo.exif_rotated ? ["turned upright"] : [])];
 }
@@ -91,19 +114,15 @@ function summary(count) {
   if (count > 0) {
     return `${count} found, nearest first`;
   }
-  return countConditions() > 0 ? "No photo meets the filter" : "The collection is empty";
+  if (countConditions() > 0) {
+    return "No photo meets the filter";
+  }
+  return query.photo ? "The collection is empty" : "The collection has no other photo";
 }
 
-async function searchFrom(hit) {
-  latestSearch += 1;
-  try {
-    const url = `/images/${hit.id}/thumbnail?size=${QUERY_THUMBNAIL_SIZE}`;
-    const photo = await (await request(url)).blob();
-    window.scrollTo({ top: 0 });
-    await ask({ photo, caption: fileNameOf(hit.uri) });
-  } catch (error) {
-    showTrouble(error); // the hits stay: another one may still be there
-  }
+function searchFrom(hit) {
+  window.scrollTo({ top: 0 });
+  ask({ id: hit.id, caption: fileNameOf(hit.uri) });
 }
 
 function showTrouble(error) {

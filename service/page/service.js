@@ -50,11 +50,20 @@ export async function showImage(image, url) {
     image.src = url;
     return;
   }
+  image.dataset.wanted = url;
   try {
     const picture = await (await request(url)).blob();
+    if (image.dataset.wanted !== url) {
+      return; // another picture has taken its place
+    }
     image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
     image.src = URL.createObjectURL(picture);
   } catch {
     image.dispatchEvent(new Event("error"));
   }
+}
+
+// A picture still on its way to this element is not to be shown there.
+export function forgetImage(image) {
+  delete image.dataset.wanted;
 }
