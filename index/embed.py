@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 DURABLE_ROWS = 65_536
 DURABLE_SECONDS = 60.0
+# A run of photos that need no row must show progress and be committed too.
+_LOOK_EVERY = 256
 _NORM_TOLERANCE = 1e-3
 _BATCH_ON_CPU, _BATCH_ON_GPU = 8, 64
 # A block is several batches, so that each shape of the whole-photo rule fills a batch.
@@ -110,8 +112,11 @@ def embed_pending(
         num_done = 0
         try:
             for num_done, photo in enumerate(meter.taking(photos), start=1):
-                if rows.take(photo) == block_size:
+                is_full = rows.take(photo) == block_size
+                if is_full:
                     rows.finish_block()
+                if is_full or num_done % _LOOK_EVERY == 0:
+                    rows.commit_when_due()
                     progress.update(num_done, rows.note(num_done, meter.limit()))
             rows.finish_block()
         except DeviceMemoryError:
@@ -156,29 +161,37 @@ class _Rows:
 
     def note(self, num_done: int, limit: str) -> str:
         """What a line of progress says behind a block of photos, besides their number."""
-        num_known = num_done - self.num_new - self.num_bad
+        num_known = num_done - self.num_new - self.num_bad - len(self._block)
         return f"({limit} limits), {num_known} known, {self.num_bad} bad"
 
     def take(self, photo: ReadPhoto) -> int:
         """Accept the next photo in scan order; gives how many distinct contents wait."""
         if photo.error is not None:
             self._fail(photo, photo.error)
+        elif (verdict := self._verdict(photo.sha256)) is not None:
+            self._conclude(photo, verdict)
         else:
-            self._block.append(photo)
-            if photo.prepared is not None and not self._is_settled(photo.sha256):
-                self._waiting.setdefault(photo.sha256, photo)
+            first = self._waiting.setdefault(photo.sha256, photo)
+            # However many copies of it wait, a content's pixels are held once.
+            self._block.append(photo if first is photo else photo._replace(prepared=None))
         return len(self._waiting)
 
     def finish_block(self) -> None:
-        """Embed what waits, settle its photos, and commit when it is time."""
+        """Embed what waits, and settle its photos."""
         if self._waiting:
             self._settle(list(self._waiting.values()))
         for photo in self._block:
-            self._link(photo)
+            verdict = self._verdict(photo.sha256)
+            assert verdict is not None
+            self._conclude(photo, verdict)
         self._waiting.clear()
         self._block.clear()
+
+    def commit_when_due(self) -> None:
+        """Commit after a minute, or when there is much to commit: photos read again count too."""
         is_late = self._clock() - self._committed_at >= DURABLE_SECONDS
-        if is_late or len(self._outcome.contents) >= DURABLE_ROWS:
+        num_photos = max(len(self._outcome.links), len(self._outcome.errors))
+        if is_late or num_photos >= DURABLE_ROWS:
             self.commit()
 
     def commit(self) -> None:
@@ -190,11 +203,14 @@ class _Rows:
         self._ids.clear()
         self._committed_at = self._clock()
 
-    def _is_settled(self, sha256: bytes) -> bool:
-        if sha256 in self._ids or sha256 in self._faults:
-            return True
+    def _verdict(self, sha256: bytes) -> int | str | None:
+        """The id of bytes that have a row, or their fault; None while they have neither."""
+        fault = self._faults.get(sha256)
+        if fault is not None:
+            return fault
+        content_id = self._ids.get(sha256)
         # Bytes may have been committed since their second photo was read.
-        return self._known.id_of(sha256) is not None
+        return self._known.id_of(sha256) if content_id is None else content_id
 
     def _settle(self, photos: list[ReadPhoto]) -> None:
         """Give each photo's content an id and a row, or a fault."""
@@ -214,16 +230,11 @@ class _Rows:
             self._writer.append(halves)
             self.num_new += num_good
 
-    def _link(self, photo: ReadPhoto) -> None:
-        fault = self._faults.get(photo.sha256)
-        if fault is not None:
-            self._fail(photo, fault)
-            return
-        content_id = self._ids.get(photo.sha256)
-        if content_id is None:
-            content_id = self._known.id_of(photo.sha256)
-        assert content_id is not None
-        self._outcome.links.append((photo.photo.photo_id, content_id))
+    def _conclude(self, photo: ReadPhoto, verdict: int | str) -> None:
+        if isinstance(verdict, str):
+            self._fail(photo, verdict)
+        else:
+            self._outcome.links.append((photo.photo.photo_id, verdict))
 
     def _fail(self, photo: ReadPhoto, error: str) -> None:
         self.num_bad += 1

@@ -3,6 +3,8 @@
 import json
 import logging
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -105,15 +107,31 @@ def write_quarantine(layout: Layout, journal: Journal, *, steps: Steps) -> dict[
 
     Gives how many there are of each code.
     """
-    lines, nums = list[str](), Counter[str]()
+    path, nums = layout.quarantine, Counter[str]()
+    if not _holds(path, _bad_lines(journal, nums)):
+        nums.clear()
+        steps(f"write {path.name}")
+        with write_via_temporary(path) as temporary, temporary.open("wb") as file:
+            file.writelines(_bad_lines(journal, nums))
+        steps(f"{path.name} written")
+    return dict(nums.most_common())
+
+
+def _holds(path: Path, lines: Iterable[bytes]) -> bool:
+    """Whether a file is these lines; a line at a time, as every photo may be bad."""
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        return all(found == line for found, line in zip_longest(file, lines))
+
+
+def _bad_lines(journal: Journal, nums: Counter[str]) -> Iterator[bytes]:
+    """A line for each bad photo; counts them by code."""
     for bad in journal.bad_photos():
         code, _, digest = bad.error.partition(" ")
         nums[code] += 1
-        lines.append(json.dumps({"path": str(bad.file), "code": code, "hash": digest or None}))
-    data = "".join(f"{line}\n" for line in lines).encode()
-    if not layout.quarantine.exists() or layout.quarantine.read_bytes() != data:
-        write_whole(layout.quarantine, data, steps=steps)
-    return dict(nums.most_common())
+        line = json.dumps({"path": str(bad.file), "code": code, "hash": digest or None})
+        yield f"{line}\n".encode()
 
 
 def shard_parts(layout: Layout, journal: Journal) -> list[ShardPart]:

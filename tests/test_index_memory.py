@@ -1,13 +1,16 @@
 """What a build does with the memory of its device and of its machine."""
 
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from index_fixtures import StubEmbedder, build, durable_state, write_photos
+from index_fixtures import StubEmbedder, build, durable_state, photo_bytes, write_photos
 from numpy.typing import NDArray
 
+import index.embed
+from multigrain.embedder import Prepared
 from multigrain.engine import DeviceMemoryError
 
 
@@ -38,3 +41,77 @@ def test_a_device_without_memory_ends_the_build_behind_a_durable_row(tmp_path: P
     report = build(photos, tmp_path / "index", embedder, factory="IVF1,SQ8")
     assert (embedder.num_embedded, report.num_live, report.num_bad) == (16, 80, 0)
     assert durable_state(tmp_path / "index") == durable_state(tmp_path / "whole")
+
+
+class PixelCounter(StubEmbedder):
+    """Notes how many photos' pixels are held whenever a batch is embedded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most_held = 0
+        self._held = weakref.WeakSet["Tracked"]()
+
+    def read(self, source: bytes | Path) -> Prepared:
+        """Decode, and remember the pixels for as long as they live."""
+        prepared = super().read(source)
+        pixels = prepared.pixels.view(Tracked)
+        self._held.add(pixels)
+        return prepared._replace(pixels=pixels)
+
+    def embed_pixels(
+        self, pixels: Sequence[NDArray[np.uint8]], batch_size: int = 8
+    ) -> NDArray[np.float32]:
+        """Count, then embed."""
+        self.most_held = max(self.most_held, len(self._held))
+        return super().embed_pixels(pixels, batch_size)
+
+
+class Tracked(np.ndarray):
+    """An array that can be told from others, so that a set may hold it."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:  # type: ignore[override]
+        """Whether it is the same object."""
+        return self is other
+
+
+def test_many_copies_of_new_bytes_are_held_once(tmp_path: Path) -> None:
+    """A placeholder that stands at a thousand paths costs one photo's pixels."""
+    photos = write_photos(tmp_path / "photos", range(3))
+    for number in range(300):
+        (photos / f"copy{number:03d}.png").write_bytes(photo_bytes(9))
+    embedder = PixelCounter()
+    report = build(photos, tmp_path / "index", embedder)
+    assert (report.num_photos, report.num_live) == (303, 4)
+    assert 4 <= embedder.most_held < 100
+
+
+def test_photos_read_again_are_committed_as_they_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With nothing to embed there are no blocks, but commits all the same."""
+    monkeypatch.setattr(index.embed, "_LOOK_EVERY", 2)
+    monkeypatch.setattr(index.embed, "DURABLE_ROWS", 4)
+    photos, actions = write_photos(tmp_path / "photos", range(20)), list[str]()
+    build(photos, tmp_path / "index")
+    report = build(photos, tmp_path / "index", verify_content=True, steps=actions.append)
+    assert (report.num_new, report.num_live) == (0, 20)
+    assert actions.count("rows committed") == 20 / 4
+
+
+def test_a_list_of_bad_photos_is_written_once(tmp_path: Path) -> None:
+    """A build that finds the same ones leaves the file alone; one more is added."""
+    photos, listed = tmp_path / "photos", tmp_path / "index" / "quarantine.jsonl"
+    photos.mkdir()
+    for number in range(3):
+        (photos / f"{number}.txt").write_text(f"no photo {number}")
+    build(photos, tmp_path / "index")
+    before = listed.stat().st_ino, len(listed.read_text().splitlines())
+    report = build(photos, tmp_path / "index")
+    assert report.embedded is not None
+    assert sum(report.embedded.bad.values()) == 3
+    assert (listed.stat().st_ino, len(listed.read_text().splitlines())) == before == (before[0], 3)
+    (photos / "3.txt").write_text("no photo 3")
+    build(photos, tmp_path / "index")
+    assert len(listed.read_text().splitlines()) == 4

@@ -36,7 +36,8 @@ class KnownContents:
 
 
 def _heads(hashes: Iterable[bytes]) -> NDArray[np.uint64]:
-    data = b"".join(one[:_PREFIX_BYTES] for one in hashes)
-    heads: NDArray[np.uint64] = np.frombuffer(data, dtype=">u8").astype(np.uint64)
+    # Not joined: that would hold an object for each of them at once.
+    numbers = (int.from_bytes(one[:_PREFIX_BYTES], "big") for one in hashes)
+    heads = np.fromiter(numbers, dtype=np.uint64)
     heads.sort()
     return heads
