@@ -2,7 +2,8 @@
 
 import io
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,45 @@ def build(
     sources = [photos] if isinstance(photos, Path) else photos
     options.setdefault("decode_threads", 2)
     return build_index(sources, checkpoint, out, embedder or StubEmbedder(), **options)
+
+
+class Killed:
+    """What a kill at each durable action of a build leaves: a copy of its folder.
+
+    Nothing in the process dies, so nothing of it is tidied up: what is not yet written to a file
+    is lost, temporary files and the journal's log stay.
+    """
+
+    def __init__(self, out: Path, copies: Path) -> None:
+        self.actions = list[str]()
+        self._out, self._copies = out, copies
+
+    def __call__(self, action: str) -> None:
+        """Copy the folder as it is at an action."""
+        self.actions.append(action)
+        shutil.copytree(self._out, self.at(len(self.actions)))
+
+    def at(self, step: int) -> Path:
+        """The copy made at a step, counted from 1."""
+        return self._copies / f"{step}"
+
+    def steps(self) -> Iterator[int]:
+        """The steps at which the folder is not what it was at the step before."""
+        before: dict[str, bytes] | None = None
+        for step in range(1, len(self.actions) + 1):
+            now = files_of(self.at(step))
+            if now != before:
+                yield step
+            before = now
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    """Every file of a folder and what it holds."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
 
 
 def touch_later(path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from index_fixtures import build, photo_bytes, write_photos
 from PIL import Image
 
+import index.catalog_journal
 from index.catalog_journal import Journal
 from index.catalog_scan import FoundPhoto
 from index.steps import no_steps
@@ -91,9 +92,13 @@ def found_photos(num: int) -> Iterator[FoundPhoto]:
 
 
 @pytest.mark.parametrize("num_scans", [1, 2])
-def test_a_scan_holds_a_batch_in_memory_not_the_tree(tmp_path: Path, num_scans: int) -> None:
+def test_a_scan_holds_a_batch_in_memory_not_the_tree(
+    tmp_path: Path, num_scans: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first one, which only writes, and the next one, which compares."""
-    num_photos = 40_000
+    monkeypatch.setattr(index.catalog_journal, "_SCAN_BATCH", 1000)
+    monkeypatch.setattr(index.catalog_journal, "_PENDING_PAGE", 1000)
+    num_photos = 8000
     with closing(Journal(tmp_path / "build.sqlite", steps=no_steps)) as journal:
         number = journal.collection_id("/photos/", created="")
         for _ in range(num_scans - 1):
@@ -106,5 +111,5 @@ def test_a_scan_holds_a_batch_in_memory_not_the_tree(tmp_path: Path, num_scans: 
         assert counts == (num_photos, num_photos if num_scans == 1 else 0, 0)
         assert num_pending == num_photos == journal.num_pending([number])
         assert len(journal.live_ids()) == 0
-    # A batch of 10,000 takes 6 MB; with the whole tree in a list it is 16.
-    assert peak < 10e6
+    # A batch takes 1 MB; with the whole tree in a list it is 3.2.
+    assert peak < 2e6

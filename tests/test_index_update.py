@@ -1,17 +1,14 @@
 """What a second build reads again, and what it does not."""
 
 import os
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-from index_fixtures import VectorEmbedder, build, random_units, write_vectors
+from index_fixtures import Killed, VectorEmbedder, build, random_units, write_vectors
 
 from index.build import main as build_main
 from index.errors import IndexFolderError
@@ -173,16 +170,9 @@ def test_a_database_that_another_program_holds_is_waited_for_then_named(
 def test_a_log_removed_after_a_kill_costs_no_photo(tmp_path: Path, suffix: str) -> None:
     """A killed builder leaves both files; without either the build ends as it would have."""
     photos = write_vectors(tmp_path / "photos", VECTORS[:3])
-    script = (
-        "import os, signal, sys; from pathlib import Path; from index_fixtures import *\n"
-        "def die(action):\n"
-        "    if action == 'rows committed': os.kill(os.getpid(), signal.SIGKILL)\n"
-        "build(Path(sys.argv[1]), Path(sys.argv[2]), VectorEmbedder(), steps=die)"
-    )
-    out = tmp_path / "index"
-    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    done = subprocess.run([sys.executable, "-c", script, photos, out], check=False, env=environ)
-    assert done.returncode == -signal.SIGKILL
+    killed = Killed(tmp_path / "whole", tmp_path / "killed")
+    build(photos, tmp_path / "whole", VectorEmbedder(), steps=killed)
+    out = killed.at(killed.actions.index("rows committed") + 1)
     log = out / f"build.sqlite{suffix}"
     assert log.exists()
     log.unlink()
