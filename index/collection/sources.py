@@ -73,17 +73,13 @@ def scan(source: Source, *, skip: Path) -> Iterator[FoundPhoto]:
     if is_photo_list(source.path) and not source.path.is_dir():
         return _scan_list(source)
     entered = {_identity(skip.stat())} if skip.exists() else set[_Folder]()
-    return (_in_class(found) for found in _walk(source.path, entered))
-
-
-def _in_class(found: FoundPhoto) -> FoundPhoto:
-    """A photo with its class, the first folder of its path, as training takes it."""
-    label, slash, _ = found.path.partition("/")
-    return found._replace(label=label) if slash else found
+    return _walk(source.path, entered)
 
 
 def _walk(root: Path, entered: set[_Folder]) -> Iterator[FoundPhoto]:
     """Depth first; a folder sorts as its name and "/", so paths come out in bytewise order."""
+    # Text, not pathlib, which would take more time than the file system.
+    base = os.path.join(root, "")  # noqa: PTH118
     # A stack of folders being listed, not calls: a tree may be deeper than Python's stack.
     listed = [("", iter(_listed_root(root, entered)))]
     while listed:
@@ -95,11 +91,16 @@ def _walk(root: Path, entered: set[_Folder]) -> Iterator[FoundPhoto]:
             try:
                 inside = _enter(root / prefix / name, entered)
             except OSError:
-                yield _failed(prefix + name, "folder_unreadable")
+                yield _failed(prefix + name, "folder_unreadable", label=_class_of(prefix))
             else:
                 listed.append((f"{prefix}{name}/", iter(inside)))
-        elif found := _find(root / prefix / name, prefix + name):
+        elif found := _find(base + prefix + name, prefix + name, label=_class_of(prefix)):
             yield found
+
+
+def _class_of(prefix: str) -> str | None:
+    """The class of photos below a folder "a/b/", the first folder of their paths, as training."""
+    return prefix.partition("/")[0] or None
 
 
 def _listed_root(root: Path, entered: set[_Folder]) -> list[_Name]:
@@ -141,20 +142,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _find(file: Path, path: str, attributes: str | None = None) -> FoundPhoto | None:
+def _find(
+    file: str, path: str, *, attributes: str | None = None, label: str | None = None
+) -> FoundPhoto | None:
     """A file as a scan records it; None for a pipe, a socket or a device."""
-    if not is_utf8(path):
-        # The catalog's text is UTF-8; the name is kept readable and reported.
-        readable = os.fsencode(path).decode("utf-8", "backslashreplace")
-        return _failed(readable, "path_not_utf8", attributes)
-    try:
-        stat = file.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return _failed(path, "photo_missing", attributes)
-    except OSError:
-        return _failed(path, "photo_unreadable", attributes)
-    except ValueError:  # an embedded null byte
-        return _failed(path, PATH_INVALID, attributes)
+    stat = _stat(file) if is_utf8(path) else "path_not_utf8"
+    if isinstance(stat, str):
+        return _failed(path, stat, attributes=attributes, label=label)
     if not S_ISREG(stat.st_mode):
         return None
     return FoundPhoto(
@@ -165,11 +159,32 @@ def _find(file: Path, path: str, attributes: str | None = None) -> FoundPhoto | 
         stat.st_mtime_ns,
         None,
         attributes,
+        label,
     )
 
 
-def _failed(path: str, code: str, attributes: str | None = None) -> FoundPhoto:
-    return FoundPhoto(path, 0, 0, 0, 0, code, attributes)
+def _stat(file: str) -> os.stat_result | str:
+    """A file's stat, or the code of what is wrong with it."""
+    try:
+        return os.stat(file)  # noqa: PTH116 - see _walk
+    except (FileNotFoundError, NotADirectoryError):
+        return "photo_missing"
+    except OSError:
+        return "photo_unreadable"
+    except ValueError:  # an embedded null byte
+        return PATH_INVALID
+
+
+def _failed(
+    path: str, code: str, *, attributes: str | None = None, label: str | None = None
+) -> FoundPhoto:
+    label = _readable(label) if label else None
+    return FoundPhoto(_readable(path), 0, 0, 0, 0, code, attributes, label)
+
+
+def _readable(name: str) -> str:
+    """A name in UTF-8, as the catalog's text is; other bytes are spelled out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _scan_list(source: Source) -> Iterator[FoundPhoto]:
@@ -178,9 +193,10 @@ def _scan_list(source: Source) -> Iterator[FoundPhoto]:
         rows.setdefault(os.path.normpath(photo.path), photo.attributes)
     for path in sorted(rows, key=str.encode):
         attributes = json.dumps(rows[path], sort_keys=True) if rows[path] else None
-        found = _find(source.base / path, path, attributes)
-        found = found or _failed(path, NOT_A_FILE, attributes)
-        yield found._replace(label=label_of(rows[path].get("label")))
+        label = label_of(rows[path].get("label"))
+        file = os.path.join(source.base, path)  # noqa: PTH118 - see _walk
+        found = _find(file, path, attributes=attributes, label=label)
+        yield found or _failed(path, NOT_A_FILE, attributes=attributes, label=label)
 
 
 def label_of(value: Any) -> str | None:
