@@ -43,7 +43,8 @@ NUM_WORKERS = 2
 class Case(NamedTuple):
     """Photos of one size, how many, and how many times faster than torchvision they must be.
 
-    `noise` is the standard deviation that gives a JPEG the bytes of a photo of its size.
+    No such target (None) is known of the smallest. `noise` is the standard deviation that gives a
+    JPEG the bytes of a photo of its size.
     """
 
     name: str
@@ -51,10 +52,11 @@ class Case(NamedTuple):
     height: int
     num_photos: int
     noise: float
-    target: float
+    target: float | None
 
 
 CASES = (
+    Case("0.3 megapixels", 640, 480, 96, 8.0, None),
     Case("1 megapixel", 1152, 864, 96, 7.0, 5.0),
     Case("12 megapixels", 4000, 3000, 48, 6.0, 4.0),
 )
@@ -198,8 +200,9 @@ def targets(rows: list[Row], precision: str) -> Iterator[Target]:
     # Without bf16 units the model, which is the same work for both, leaves no room for it.
     not_here = None if precision == "bf16" else "the target is for CPUs that compute in bf16"
     for row in rows:
-        name = f"{row.case.name}: index.build / torchvision"
-        yield Target(name, row.speedup, ">=", row.case.target, not_here)
+        if row.case.target is not None:
+            name = f"{row.case.name}: index.build / torchvision"
+            yield Target(name, row.speedup, ">=", row.case.target, not_here)
         name = f"{row.case.name}: index.build / (decode, then model)"
         yield Target(name, row.pipeline_share, ">=", PIPELINE_TARGET)
 
