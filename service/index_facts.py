@@ -39,7 +39,7 @@ def _facts(searcher: Searcher, engine: Engine) -> IndexFacts:
     return IndexFacts(
         generation=searcher.generation,
         built_at=manifest.created,
-        counts=IndexCounts(vectors=searcher.num_live, tombstones=manifest.counts.dead),
+        counts=_counts(searcher),
         dim=searcher.dim,
         metric="cosine",
         type=manifest.factory,
@@ -51,4 +51,13 @@ def _facts(searcher: Searcher, engine: Engine) -> IndexFacts:
         precision=embedder.precision,
         built_with=BuiltWith(engine=manifest.model.engine, precision=manifest.model.precision),
         fingerprints=Fingerprints(model=searcher.fingerprint, preprocessing=preprocessing),
+    )
+
+
+def _counts(searcher: Searcher) -> IndexCounts:
+    present, built = searcher.present, searcher.manifest.counts
+    return IndexCounts(
+        vectors=present.num_live,
+        adds=len(present.recent.ids),
+        tombstones=built.dead + len(present.recent.hidden),
     )

@@ -167,9 +167,10 @@ class ImagePage(BaseModel):
 
 
 class IndexCounts(BaseModel):
-    """Photos that can be found, and rows of the generation that cannot."""
+    """Photos that can be found, those of them added since the build, and rows that are dead."""
 
     vectors: int
+    adds: int
     tombstones: int
 
 

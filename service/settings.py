@@ -56,7 +56,7 @@ class Settings(Config):
     max_limit: int = Field(100, ge=1, le=1000, description="largest `limit` of a search")
     max_nprobe: int = Field(1024, ge=1, description="largest `nprobe` of a search")
     exact_max_photos: int = Field(
-        100_000, ge=0, description="largest collection that `exact` compares whole; 0 never does"
+        20_000, ge=0, description="largest collection that `exact` compares whole; 0 never does"
     )
     embedding_cache: int = Field(
         4096, ge=0, description="photos whose embedding is remembered by the hash of their bytes"

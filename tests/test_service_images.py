@@ -86,8 +86,13 @@ def put_another_photo(path: Path) -> None:
     path.write_bytes((path.parent / "00.jpg").read_bytes())
 
 
+def put_a_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+
+
 @pytest.mark.parametrize(
-    "spoil", [Path.unlink, lambda path: path.write_bytes(b"junk"), put_another_photo]
+    "spoil", [Path.unlink, lambda path: path.write_bytes(b"junk"), put_another_photo, put_a_link]
 )
 def test_thumbnail_of_a_lost_photo_is_photo_missing(
     service: Service, lost_photo: Path, spoil: Callable[[Path], object]

@@ -252,7 +252,7 @@ def test_all_routes_share_one_queue(asked: Service, jpeg: Jpeg) -> None:
 def test_the_index_tells_what_it_is(asked: Service) -> None:
     """Size, kind, model: as the manifest has them."""
     facts = answered(asked.client.get("/index"))
-    assert facts["counts"]["vectors"] == NUM_LISTED
+    assert facts["counts"] == {"vectors": NUM_LISTED, "adds": 0, "tombstones": 0}
     assert (facts["type"], facts["nlist"], facts["metric"]) == ("IVF4,SQfp16", 4, "cosine")
     assert 1 <= facts["nprobe"] <= 4
     assert facts["fingerprints"]["model"] == asked.searcher.fingerprint
