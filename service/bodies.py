@@ -18,7 +18,10 @@ _NUMBERS = {
     "items": {"type": "number"},
     "description": "as many numbers as the index has dimensions; any length but zero",
 }
-_ADDRESS = {"type": "string", "description": "refused: the service fetches nothing"}
+_ADDRESS = {
+    "type": "string",
+    "description": "where the photo is; refused unless the service runs with --image-url",
+}
 
 
 def _form(options: type[BaseModel], photo: dict[str, Any]) -> dict[str, Any]:

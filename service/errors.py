@@ -58,6 +58,7 @@ KINDS: Mapping[str, _Kind] = {
     "index_refused": _Kind(422, "The index was not taken up"),
     "filter_invalid": _Kind(422, "Invalid filter"),
     "embedding_invalid": _Kind(422, "Not an embedding of this index"),
+    "image_url_refused": _Kind(422, "No photo is fetched from this address"),
     "image_url_disabled": _Kind(422, "Photos are not fetched from addresses"),
     "queue_full": _Kind(429, "Too many requests"),
     "client_limit": _Kind(429, "Too many requests of one client"),

@@ -3,31 +3,34 @@
 from typing import NamedTuple
 
 from service.errors import Fault, ProblemError, validation_problem
-from service.json_body import EMBEDDING, IMAGE, URL, embedding_of, photo_of, read_json
+from service.json_body import EMBEDDING, IMAGE, URL, embedding_of, photo_of, read_json, url_of
 from service.queries import Embedding
 from service.upload import Upload, media_type_of, not_empty, read_upload
 
 
 class Given(NamedTuple):
-    """A photo's bytes or a unit embedding, and the fields sent beside it."""
+    """A photo's bytes, a unit embedding or a photo's address, and the fields sent beside it."""
 
     photo: bytes | None
     embedding: Embedding | None = None
+    url: str | None = None
     fields: tuple[tuple[str, str], ...] = ()
 
 
-def read_given(content_type: str, body: bytes, *, dim: int) -> Given:
+def read_given(content_type: str, body: bytes, *, dim: int, urls: bool) -> Given:
     """Take a body apart, a form, JSON or the photo itself; raises ProblemError."""
     if media_type_of(content_type) == "application/json":
-        return _from_json(body, dim=dim)
+        return _from_json(body, dim=dim, urls=urls)
     upload = read_upload(content_type, body)
     return Given(upload.photo, fields=upload.fields)
 
 
-def _from_json(body: bytes, *, dim: int) -> Given:
+def _from_json(body: bytes, *, dim: int, urls: bool) -> Given:
     key, value = read_json(body)
-    if key == URL:
+    if key == URL and not urls:
         raise _disabled()
+    if key == URL:
+        return Given(None, url=url_of(value))
     if key == EMBEDDING:
         return Given(None, embedding_of(value, dim=dim))
     return Given(not_empty(photo_of(value)))

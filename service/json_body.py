@@ -51,6 +51,13 @@ def photo_of(value: Any) -> bytes:
         raise ProblemError("bad_base64", f"{IMAGE} is no base64: {error}") from error
 
 
+def url_of(value: Any) -> str:
+    """Where a photo is said to be; raises ProblemError validation."""
+    if not isinstance(value, str):
+        raise _invalid(f"body.{URL}", "a text is wanted")
+    return value
+
+
 def embedding_of(value: Any, *, dim: int) -> NDArray[np.float32]:
     """An embedding scaled to unit length, fp32 [D]; raises ProblemError embedding_invalid."""
     if not isinstance(value, list) or len(value) != dim:

@@ -13,6 +13,7 @@ from service.batcher import Batcher
 from service.device_errors import translated
 from service.engine import Engine
 from service.errors import ProblemError
+from service.fetcher import Fetcher
 from service.metrics import Metrics
 from service.queries import Answer, Query
 from service.reload import Reloader, ReloadInProgressError
@@ -59,6 +60,7 @@ class Runtime:
             max_waiting=MAX_WAITING_THUMBNAILS, timeout_seconds=settings.request_timeout_ms / 1000
         )
         self.metrics = Metrics()
+        self.fetcher = Fetcher(max_bytes=settings.max_body_bytes)
         self.started_at = time.monotonic()
         self.draining = False
         self.opened: Ready | None = None

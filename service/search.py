@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from service import bodies
 from service.answering import Answered, Answering, until_client_leaves
 from service.engine import Engine
+from service.fetcher import Fetcher
 from service.given import Given, read_given
 from service.hits import milliseconds, search_response, server_timing
 from service.options import (
@@ -28,7 +29,7 @@ from service.runtime import Ready, Runtime
 from service.schemas import SearchResponse
 from service.settings import Settings
 from service.telemetry import trace_stages
-from service.upload import receive_body
+from service.upload import not_empty, receive_body
 
 router = APIRouter()
 
@@ -84,12 +85,15 @@ async def _answer(
     engine, settings = ready.engine, runtime.settings
     wanted = await answering.prepare(partial(_read, engine, settings, content_type, body, options))
     answering.set_timeout(wanted.options.timeout_ms)
-    answered = await _answered(answering, wanted)
+    answered = await _answered(answering, wanted, runtime.fetcher)
     return search_response(request_id, engine.model_name, answered, wanted.options)
 
 
-async def _answered(answering: Answering, wanted: _Wanted) -> Answered:
+async def _answered(answering: Answering, wanted: _Wanted, fetcher: Fetcher) -> Answered:
     given = wanted.given
+    if given.url is not None:
+        photo = await answering.wait_for(fetcher.fetch(given.url))
+        return await answering.with_photo(not_empty(photo), wanted.search)
     if given.photo is not None:
         return await answering.with_photo(given.photo, wanted.search)
     return await answering.ask(BatchQuery(Source(embedding=given.embedding), wanted.search))
@@ -98,7 +102,7 @@ async def _answered(answering: Answering, wanted: _Wanted) -> Answered:
 def _read(
     engine: Engine, settings: Settings, content_type: str, body: bytes, in_query: SearchOptions
 ) -> _Wanted:
-    given = read_given(content_type, body, dim=engine.embedder.dim)
+    given = read_given(content_type, body, dim=engine.embedder.dim, urls=settings.image_url)
     asked = merge_options(in_query, given.fields)
     return _Wanted(given, asked.options, search_of(asked, engine, settings))
 

@@ -46,6 +46,9 @@ class Settings(Config):
         default_factory=num_cpus, ge=1, description="threads that decode photos"
     )
     max_body_bytes: int = Field(10 * 2**20, ge=1, description="largest request body")
+    image_url: bool = Field(
+        False, description="fetch photos that searches name by image_url, from public addresses"
+    )
     max_pixels: int = Field(50_000_000, ge=1, description="largest photo, width x height")
     max_inflight_pixels: int = Field(
         200_000_000,
