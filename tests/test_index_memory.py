@@ -1,5 +1,8 @@
 """What a build does with the memory of its device and of its machine."""
 
+import os
+import subprocess
+import sys
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +13,7 @@ from index_fixtures import StubEmbedder, build, durable_state, photo_bytes, writ
 from numpy.typing import NDArray
 
 import index.embed
+from index.codebook.footprint import building_bytes
 from multigrain.embedder import Prepared
 from multigrain.engine import DeviceMemoryError
 
@@ -115,3 +119,67 @@ def test_a_list_of_bad_photos_is_written_once(tmp_path: Path) -> None:
     (photos / "3.txt").write_text("no photo 3")
     build(photos, tmp_path / "index")
     assert len(listed.read_text().splitlines()) == 4
+
+
+_GROWTH = """
+import sys
+from hashlib import sha256
+from pathlib import Path
+import numpy as np
+from index.catalog_journal import NewContent, Outcome
+from index.catalog_scan import FoundPhoto
+from index.codebook.memory import PeakMemory
+from index.stages import encode_shards, publish_generation, train_codebook
+from index.staging import StagingWriter
+from index.workshop import open_workshop
+from index_fixtures import StubEmbedder
+
+D = 64
+FACTORY = "IVF256,SQ8"
+
+class Wide(StubEmbedder):
+    dim = D
+
+def build(out, num):
+    random = np.random.default_rng(0)
+    with open_workshop(out, checkpoint=Path(sys.argv[1]), embedder=Wide()) as shop:
+        journal, options = shop.journal, {"last": None, "next_id": 0, "dim": D, "steps": shop.steps}
+        number = journal.collection_id("/photos/", created="")
+        journal.record_scan(number, (FoundPhoto(f"{n:08d}", 1, n, 9, 9) for n in range(num)))
+        with StagingWriter(shop.layout, shard_rows=10**6, **options) as writer:
+            for start in range(0, num, 8192):
+                ids = range(start, min(start + 8192, num))
+                rows = random.normal(size=(len(ids), D))
+                unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+                writer.append(unit.astype(np.float16))
+                known = [(sha256(b"%d" % one).digest(), 9, 1, 1, "X", None, None) for one in ids]
+                contents = [NewContent(one, *rest) for one, rest in zip(ids, known)]
+                links = [(one + 1, one) for one in ids]
+                journal.commit_outcome(Outcome(contents, links, []), writer.sync())
+        codebook = train_codebook(shop, factory=FACTORY)
+        encode_shards(shop, codebook)
+        publish_generation(shop, codebook)
+
+build(Path(sys.argv[2]) / "warm", 10_000)
+with PeakMemory(every_seconds=0.002) as memory:
+    build(Path(sys.argv[2]) / "index", int(sys.argv[3]))
+print(memory.peak - memory.start)
+"""
+
+
+def test_the_process_takes_what_is_expected_and_no_object_a_row(tmp_path: Path) -> None:
+    """RssAnon of a process that records, stages, trains, encodes and publishes."""
+    num_rows = 40_000
+    (tmp_path / "checkpoint").write_bytes(b"stub")
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", _GROWTH, tmp_path / "checkpoint", tmp_path, str(num_rows)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+        env=environ,
+    )
+    expected = building_bytes("IVF256,SQ8", num_rows=num_rows, dim=64, shard_rows=10**6)
+    # Beside it, pages of the database that are held; an object of 1 KB a row would be 40 MB.
+    assert int(done.stdout) < 1.2 * expected + 25e6

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from pydantic import ByteSize
 
 from index.codebook.factory import factory_strings
-from index.codebook.kmeans import VALUES_AT_ONCE
+from index.codebook.kmeans import SCORES_ON_CPU, VALUES_AT_ONCE
 from index.codebook.rotation import needs_rotation
 from index.errors import IndexFolderError
 from index.faiss_encode import BLOCK_ROWS
@@ -137,8 +137,10 @@ def building_bytes(factory: str, *, num_rows: int, dim: int, shard_rows: int) ->
     num_sampled = min(num_rows, TRAIN_ROWS_PER_LIST * shape.nlist)
     sampled = num_sampled * dim * EMBEDDING_DTYPE.itemsize
     held = num_sampled * row if num_sampled * dim <= VALUES_AT_ONCE else block
-    codec = min(num_sampled, _CODEC_ROWS) * row * copies
-    training = sampled + max(held + 3 * centroids, codec + centroids)
+    scores = min(num_sampled * shape.nlist, SCORES_ON_CPU) * _FLOAT_BYTES
+    # faiss takes the centroids off the rows in a copy of its own.
+    codec = min(num_sampled, _CODEC_ROWS) * row * (copies + 1)
+    training = sampled + max(held + scores + 3 * centroids, codec + centroids)
     in_shard = min(num_rows, shard_rows)
     lists = in_shard * (shape.row_bytes + _LABEL_BYTES)
     encoding = lists + 2 * centroids + block * copies

@@ -26,7 +26,7 @@ _FIRST_LEVEL_ROWS = 256
 # Up to so many values rows are made fp32 once, not every round.
 VALUES_AT_ONCE = 2**26
 # Scores held at once, in values: small enough for the caches of a few cores.
-_SCORES_ON_CPU, _SCORES_ON_GPU = 2**22, 2**28
+SCORES_ON_CPU, _SCORES_ON_GPU = 2**22, 2**28
 
 
 class Clusters(NamedTuple):
@@ -46,7 +46,7 @@ def nearest(rows: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
 
 
 def _nearest_on_cpu(rows: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
-    step = max(1, _SCORES_ON_CPU // len(centroids))
+    step = max(1, SCORES_ON_CPU // len(centroids))
     scores = torch.empty(min(step, len(rows)), len(centroids))
     labels = np.empty(len(rows), dtype=np.int64)
     for start in range(0, len(rows), step):
