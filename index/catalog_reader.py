@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +39,8 @@ FROM photo WHERE error IS NOT NULL AND deleted IS NULL GROUP BY code ORDER BY co
 
 
 # collection_id, path, attributes, root: as they are read, since a search makes many.
+# Eight bytes for each id found: few, as a filter may leave most of a large collection.
+_FILTERS_REMEMBERED = 4
 _Place = tuple[int, str, str | None, str]
 
 
@@ -83,6 +86,8 @@ class CatalogReader:
         self._path, self._index = path, path.absolute().parent.parent
         self._connections = Connections(open_catalog_engine(path))
         self._columns: dict[str, set[str]] = {}
+        # The catalog never changes; the pages of one query, and its users, ask the same filters.
+        self._found = lru_cache(maxsize=_FILTERS_REMEMBERED)(self._matching)
 
     def entries(self, ids: Sequence[int]) -> dict[int, Entry]:
         """The entries of live ids, a query for all; unknown and dead ids are left out."""
@@ -124,12 +129,18 @@ class CatalogReader:
     def matching(self, filters: Sequence[Filter]) -> NDArray[np.int64]:
         """The contents with a live photo that meets every filter: ids int64 [n], ascending.
 
-        Raises IndexFolderError for an unknown column, a value it does not take, and a catalog
-        published before it had the column.
+        Read-only: the answers to the filters asked last are kept. Raises IndexFolderError for an
+        unknown column, a value it does not take, and a catalog published before it had the
+        column.
         """
+        return self._found(tuple(filters))
+
+    def _matching(self, filters: tuple[Filter, ...]) -> NDArray[np.int64]:
         self.require_columns(filters)
         with self._errors(), self._connections.lent() as connection:
-            return live_ids(connection, *conditions(filters))
+            ids = live_ids(connection, *conditions(filters))
+        ids.flags.writeable = False
+        return ids
 
     def scroll(self, *, after: int, limit: int, filters: Sequence[Filter]) -> list[int]:
         """The first `limit` of the ids above `after` that `matching` gives."""
@@ -167,8 +178,9 @@ class CatalogReader:
         self._rows("SELECT collection_id FROM collection", ())
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, and let go of the answers kept."""
         self._connections.close()
+        self._found.cache_clear()
 
     def _rows(self, statement: str, values: tuple[Any, ...]) -> Sequence[Any]:
         with self._errors(), self._connections.lent() as connection:

@@ -17,6 +17,7 @@ from index_fixtures import StubEmbedder, build, photo_bytes, write_photos
 from PIL import Image
 from PIL.ExifTags import IFD, Base
 
+import index.catalog_reader
 from index.catalog_reader import CatalogReader
 from index.errors import IndexFolderError
 from index.searcher import Searcher
@@ -179,6 +180,33 @@ def test_ids_can_be_read_in_steps(opened: Searcher, texts: list[str]) -> None:
         assert len(step) <= 2
         read += step
     assert read == matching(opened, *texts)
+
+
+def test_a_filter_asked_again_is_not_looked_up_again(
+    opened: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The catalog never changes; of several filters those asked last are kept."""
+    first = opened.matching(parse_filters(["camera=LG G6"]))
+
+    def fail(*_given: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(index.catalog_reader, "live_ids", fail)
+    assert opened.matching(parse_filters(["camera=LG G6"])).tolist() == first.tolist() == [DEEP3]
+    with pytest.raises(AssertionError):
+        opened.matching(parse_filters(["camera=LG G5"]))
+    monkeypatch.undo()
+    for number in range(5):
+        opened.matching(parse_filters([f"width={number}"]))
+    assert matching(opened, "camera=LG G6") == [DEEP3]
+
+
+def test_the_catalogs_answer_is_nobodys_to_change(root: Path) -> None:
+    """It is kept for others."""
+    with closing(CatalogReader(root / "catalogs" / "000001.sqlite")) as reader:
+        found = reader.matching(())
+    with pytest.raises(ValueError, match="read-only"):
+        found[0] = 7
 
 
 def test_what_is_known_of_contents(opened: Searcher) -> None:
