@@ -128,11 +128,11 @@ def test_page_asks_for_the_key_and_uses_it(browser: Any, index_root: Path, photo
     settings = Settings(index=index_root, port=0, api_key=[SecretStr("open sesame")])
     with running(settings) as guarded, opened(browser, guarded.url) as page:
         page.set_input_files("#picker", photos / "05.jpg")
-        sync_api.expect(page.get_by_role("alert")).to_contain_text("a key is needed")
+        sync_api.expect(page.get_by_role("alert")).to_contain_text("A key is needed")
         sync_api.expect(page.get_by_label("Key")).to_be_focused()
         page.keyboard.type("open simsim")
         page.keyboard.press("Enter")
-        sync_api.expect(page.get_by_role("alert")).to_contain_text("the key is not known")
+        sync_api.expect(page.get_by_role("alert")).to_contain_text("The key is not known")
         page.get_by_label("Key").fill("open sesame")
         page.get_by_role("button", name="Use it").click()
         sync_api.expect(page.locator("#status")).to_contain_text("12 found")

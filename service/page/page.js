@@ -2,7 +2,7 @@
 
 import { addRow, clearRows, countConditions, filterJson, learnFields } from "/page/filter.js";
 import { clearHits, fileNameOf, showHits, showPlaceholders } from "/page/hits.js";
-import { forgetImage, request, setKey, showImage, Trouble } from "/page/service.js";
+import { forgetImage, hasKey, request, setKey, showImage, Trouble } from "/page/service.js";
 import { showTiming } from "/page/timing.js";
 
 const NUM_HITS = 24;
@@ -134,6 +134,9 @@ function showTrouble(error) {
   byId("empty").hidden = true;
   byId("key-form").hidden = error.status !== UNAUTHORIZED;
   if (error.status === UNAUTHORIZED) {
+    byId("error-detail").textContent = hasKey()
+      ? "The key is not known."
+      : "This service answers only with a key.";
     byId("key").focus();
   }
 }

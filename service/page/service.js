@@ -14,12 +14,16 @@ export class Trouble extends Error {
 // The key lives as long as the tab, and is sent as a header only.
 const key = () => sessionStorage.getItem(KEY_NAME);
 
+export function hasKey() {
+  return key() !== null;
+}
+
 export function setKey(value) {
   sessionStorage.setItem(KEY_NAME, value);
 }
 
 export async function request(url, options = {}) {
-  const headers = key() ? { Authorization: `Bearer ${key()}` } : {};
+  const headers = hasKey() ? { Authorization: `Bearer ${key()}` } : {};
   let response;
   try {
     response = await fetch(url, { ...options, headers });
@@ -46,7 +50,7 @@ async function troubleOf(response) {
 
 // Show what lies at a URL of the service; an image element alone could not send the key.
 export async function showImage(image, url) {
-  if (!key()) {
+  if (!hasKey()) {
     image.src = url;
     return;
   }

@@ -21,7 +21,7 @@ export function showTiming(header, batchSize) {
   }
   const shared = batchSize > 1 ? `, in a batch of ${batchSize}` : "";
   byId("timing-total").textContent = `Answered in ${total.toFixed(1)} ms${shared}`;
-  byId("timing-bar").replaceChildren(...stages.map(part));
+  byId("timing-bar").replaceChildren(...stages.filter(([, spent]) => spent > 0).map(part));
   byId("timing-legend").replaceChildren(...stages.map(line));
 }
 
