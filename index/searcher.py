@@ -157,6 +157,11 @@ class Searcher:
         return self._present.num_live
 
     @property
+    def num_added(self) -> int:
+        """How many of them were added since the generation was built."""
+        return len(self._present.recent.ids)
+
+    @property
     def nlist(self) -> int:
         """The number of lists; 0 where every search compares every row."""
         return self._ranker.nlist

@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
 from service import (
+    adds,
     admin,
     batch,
     embed,
@@ -36,7 +37,19 @@ from service.telemetry import telemetry_config
 
 logger = logging.getLogger(__name__)
 
-_ROOMS = (search, batch, similar, embed, thumbnails, images, index_facts, health, version, admin)
+_ROOMS = (
+    search,
+    batch,
+    similar,
+    embed,
+    thumbnails,
+    images,
+    adds,
+    index_facts,
+    health,
+    version,
+    admin,
+)
 
 PAGE = Path(__file__).parent / "page"
 PAGE_HEADERS = {

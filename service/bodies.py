@@ -56,6 +56,21 @@ _RAW: dict[str, dict[str, Any]] = {"image/*": _PHOTO, "application/octet-stream"
 
 _PHOTOS = {"type": "array", "items": _PHOTO, "minItems": 1, "maxItems": MAX_PHOTOS}
 
+_ADD = {
+    "type": "object",
+    "required": ["image"],
+    "properties": {
+        "image": _PHOTO,
+        "metadata": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "description": "the photo's attributes, a JSON object; `label` is its label",
+        },
+    },
+    "additionalProperties": False,
+}
+
+ADD = _request_body(**{"multipart/form-data": _ADD, **_RAW})
 BATCH = _request_body(**{"multipart/form-data": _form(SearchOptions, _PHOTOS)})
 EMBED = _request_body(
     **{

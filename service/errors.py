@@ -10,7 +10,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from index.errors import IndexFolderError, RecallNotReachedError
+from index.errors import (
+    ChangesRefusedError,
+    IndexFolderError,
+    NotWriterError,
+    RecallNotReachedError,
+)
 from multigrain.errors import MultiGrainError
 from multigrain.photo import PhotoError
 from service.batcher import (
@@ -49,6 +54,7 @@ KINDS: Mapping[str, _Kind] = {
     "photo_missing": _Kind(404, "The original photo is gone"),
     "method_not_allowed": _Kind(405, "Method not allowed"),
     "body_timeout": _Kind(408, "The body arrived too slowly"),
+    "not_writer": _Kind(409, "Another service takes the changes"),
     "reload_in_progress": _Kind(409, "A reload is under way"),
     "payload_too_large": _Kind(413, "Body too large"),
     "image_too_many_pixels": _Kind(413, "Image too large"),
@@ -174,6 +180,16 @@ def _from_recall(error: RecallNotReachedError, _request: Request) -> ProblemErro
     return validation_problem([Fault("recall", str(error))])
 
 
+def _from_refusal(error: ChangesRefusedError, request: Request) -> ProblemError:
+    # Where the folder lies is not the client's to know.
+    logger.error("request %s: %s", request.state.request_id, error)
+    return ProblemError("forbidden", "the index folder takes no changes; the server's log says why")
+
+
+def _from_other_writer(_error: NotWriterError, _request: Request) -> ProblemError:
+    return ProblemError("not_writer", "another service takes the adds and deletes of this index")
+
+
 def _from_index(error: IndexFolderError, request: Request) -> ProblemError:
     logger.error("request %s: %s", request.state.request_id, error)
     return ProblemError("index_unavailable", "the index cannot be read at the moment")
@@ -188,6 +204,8 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any, Request], ProblemError]] 
     DeadlineExceededError: lambda error, _: ProblemError("deadline_exceeded", str(error)),
     EngineDeadError: lambda error, _: ProblemError("engine_dead", str(error)),
     RecallNotReachedError: _from_recall,
+    ChangesRefusedError: _from_refusal,
+    NotWriterError: _from_other_writer,
     IndexFolderError: _from_index,
 }
 

@@ -61,7 +61,7 @@ def _checks(opened: Ready | None) -> Checks:
             engine=EngineCheck(queue=0, inflight=0, last_ok_s=None),
             reload=ReloadCheck(last_error=None),
         )
-    engine, batcher, reloader, _ = opened
+    engine, batcher, reloader = opened.engine, opened.batcher, opened.reloader
     embedder = engine.embedder
     with engine.generations.lease() as searcher:
         index = IndexCheck(generation=searcher.generation, num_photos=searcher.num_live)

@@ -59,5 +59,5 @@ def _counts(searcher: Searcher) -> IndexCounts:
     return IndexCounts(
         vectors=present.num_live,
         adds=len(present.recent.ids),
-        tombstones=built.dead + len(present.recent.hidden),
+        tombstones=built.rows - present.ranker.num_live,
     )

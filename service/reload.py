@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 
 from index.current import Pointer, read_current
+from index.errors import IndexFolderError
 from index.layout import Layout
 from index.searcher import Searcher
 from multigrain.embedder import Embedder, Embeddings, Prepared
@@ -105,10 +106,19 @@ class Reloader:
             self._refuse(job, error)
             return
         self._engine.generations.swap(searcher)
+        self._refresh()
         self.last_error = None
         job.succeed(searcher.generation)
         self._note_end(job)
         logger.info("reload %s: generation %s answers", job.id, searcher.generation)
+
+    def _refresh(self) -> None:
+        """Take in what was added between the last look and the swap."""
+        try:
+            with self._engine.generations.lease() as searcher:
+                searcher.refresh()
+        except IndexFolderError as error:
+            logger.warning("what was added last is not found yet: %s", error)
 
     def _refuse(self, job: ReloadJob, error: Exception) -> None:
         if self._over.is_set():
@@ -131,6 +141,7 @@ class Reloader:
             searcher.require_model(self._embedder)
             searcher.check_files()
             searcher.check_canaries(self._embedder)
+            searcher.refresh()  # photos that were added while the files were read
         except BaseException:
             searcher.close()
             raise

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, ParamSpec, TypeVar
 
 from multigrain.photo import PhotoLimits
 from service.batcher import Batcher
+from service.changes import Changes
 from service.device_errors import translated
 from service.engine import Engine
 from service.errors import ProblemError
@@ -39,6 +40,7 @@ class Ready(NamedTuple):
     batcher: Batcher[Query, Answer]
     reloader: Reloader
     watchdog: Watchdog
+    changes: Changes
 
 
 class Runtime:
@@ -100,7 +102,9 @@ class Runtime:
         if settings.reload_poll_s:
             reloader.watch(settings.reload_poll_s)
         watchdog = Watchdog(batcher, engine.test, executor=self.engine_thread)
-        self.opened = Ready(engine, batcher, reloader, watchdog)
+        changes = Changes(settings.index, engine)
+        changes.watch(settings.adds_poll_s)
+        self.opened = Ready(engine, batcher, reloader, watchdog, changes)
 
     async def watch(self) -> None:
         """Wait, until the task is cancelled, for what only a restart cures: EngineDeadError."""
@@ -127,6 +131,7 @@ class Runtime:
         if self.opened is not None:
             self.opened.reloader.close()
             await self.opened.batcher.close()
+            self.opened.changes.close()
             self.opened.engine.close()
         for pool in (self.engine_thread, self.decoders):
             pool.shutdown(wait=False, cancel_futures=True)

@@ -166,6 +166,13 @@ class ImagePage(BaseModel):
     next_cursor: str | None
 
 
+class AddedImage(BaseModel):
+    """Answer of POST /images."""
+
+    id: str
+    thumbnail_url: str
+
+
 class IndexCounts(BaseModel):
     """Photos that can be found, those of them added since the build, and rows that are dead."""
 

@@ -86,6 +86,12 @@ class Settings(Config):
     reload_poll_s: float = Field(
         0.0, ge=0, description="how often CURRENT is looked at for a new generation; 0: never"
     )
+    adds: bool = Field(
+        False, description="take adds and deletes: POST /images, DELETE /images/{id}"
+    )
+    adds_poll_s: float = Field(
+        2.0, gt=0, description="how often is looked for what another service added or deleted"
+    )
     api_key: list[SecretStr] = Field(
         [], description="key that reading asks for; repeatable; none: reading is open to all"
     )

@@ -39,14 +39,17 @@ def _gauge(name: str, words: str, value: float) -> Metric:
 
 def _of_index(ready: Ready) -> Iterator[Metric]:
     with ready.engine.generations.lease() as searcher:
-        counts, live = searcher.manifest.counts, searcher.num_live
+        counts, num_added = searcher.manifest.counts, searcher.num_added
+        num_main = searcher.num_live - num_added
         generation, manifest = searcher.generation, searcher.manifest
     vectors = GaugeMetricFamily(
-        "multigrain_index_vectors", "Photos that can be found, and rows of deleted ones.",
+        "multigrain_index_vectors",
+        "Photos that can be found: in the generation, added since; and rows of deleted ones.",
         labels=["part"],
     )  # fmt: skip
-    vectors.add_metric(["main"], live)
-    vectors.add_metric(["deleted"], counts.rows - live)
+    vectors.add_metric(["main"], num_main)
+    vectors.add_metric(["adds"], num_added)
+    vectors.add_metric(["deleted"], counts.rows - num_main)
     yield vectors
     info = GaugeMetricFamily(
         "multigrain_index_info", "The generation that answers.",
