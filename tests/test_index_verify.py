@@ -51,11 +51,13 @@ def out(original: Path) -> Path:
 
 
 def checked_files(root: Path) -> list[Path]:
-    """Every file that readers use, those of the older generation too."""
+    """Every file of a generation, the older one's too; the journal of adds is of none."""
     return [
         path
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name not in OF_THE_BUILDER
+        if path.is_file()
+        and path.name not in OF_THE_BUILDER
+        and Layout(root).adds not in path.parents
     ]
 
 
