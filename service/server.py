@@ -14,6 +14,7 @@ from multigrain.errors import MultiGrainError
 from service.app import create_app
 from service.exposition import serve_metrics
 from service.logs import set_up_logging
+from service.request_head import BoundedHeadProtocol
 from service.runtime import Runtime
 from service.settings import Settings
 
@@ -54,6 +55,7 @@ class DrainingServer(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
         config = uvicorn.Config(
             create_app(self.runtime, on_failure=self._fail),
+            http=BoundedHeadProtocol,
             log_config=None,
             access_log=False,  # ours has the request id
             lifespan="on",

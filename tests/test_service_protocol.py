@@ -1,10 +1,13 @@
 """Requests that are odd as HTTP: methods, paths, headers, versions, names of files and fields."""
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from service_running import Service
+
+from service.request_head import BoundedHeadProtocol
 
 pytest_plugins = ["service_fixtures"]
 
@@ -71,6 +74,44 @@ def test_large_and_missing_headers_are_no_matter(service: Service) -> None:
         [b"GET /version HTTP/1.1", CLOSE],
     ):
         assert exchange(service, b"\r\n".join([*lines, b"", b""])).split()[1] == b"200"
+
+
+def test_headers_without_end_are_refused(service: Service) -> None:
+    """However many are sent, a few are read."""
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\nX-Endless: ")
+        received, num_sent = b"", 0
+        try:
+            while num_sent < 100 * 2**20:
+                connection.sendall(b"a" * 2**16)
+                num_sent += 2**16
+        except OSError:
+            pass
+        else:
+            received = connection.recv(65536)
+    assert received.startswith(b"HTTP/1.1 400") or 0 < num_sent < 50 * 2**20
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /version HT",
+        b"GET /version HTTP/1.1\r\nHost: x\r\n",
+        b"GET /version HTTP/1.1\r\nHost: x\r\n\r\nGET /ver",
+    ],
+)
+def test_headers_that_never_come_are_not_waited_for(
+    service: Service, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    """The connection ends, also when an earlier request on it was answered."""
+    monkeypatch.setattr(BoundedHeadProtocol, "head_timeout_seconds", 0.2)
+    began_at = time.monotonic()
+    answer = exchange(service, sent)
+    assert 0.1 < time.monotonic() - began_at < 4
+    assert answer.count(b"HTTP/1.1 200") == sent.count(b"\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 400") == (1 if sent else 0)
 
 
 @pytest.mark.parametrize(
