@@ -3,22 +3,27 @@
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import numpy as np
 import pytest
-from service_running import Service
+from pydantic import SecretStr
+from service_running import Service, running
 
 from service.client import Client, Retries, ServiceError
 from service.client.__main__ import main
+from service.settings import Settings
 
 pytest_plugins = ["service_fixtures"]
 
+ADMIN_KEY = "of-the-admin"
 NOWHERE = "http://127.0.0.1:9"  # discard: nothing listens there
 
 
@@ -136,6 +141,54 @@ def test_similar_leaves_the_photo_itself_out(client: Client, photos: Path) -> No
         with pytest.raises(ServiceError) as caught:
             client.similar(unknown)
         assert caught.value.status in {404, 422}
+
+
+@pytest.fixture
+def changing(index_root: Path, tmp_path: Path) -> Iterator[Service]:
+    """A service that takes adds and deletes, on an index of its own."""
+    root = Path(shutil.copytree(index_root, tmp_path / "index"))
+    settings = Settings(index=root, port=0, adds=True, admin_key=[SecretStr(ADMIN_KEY)])
+    with running(settings) as service:
+        yield service
+
+
+def test_photos_come_and_go(changing: Service, jpeg: Callable[[int], bytes]) -> None:
+    """An added photo is found at once, added again it is the same, and deleted it is gone."""
+    photo = jpeg(77)
+    with Client(changing.url, api_key=ADMIN_KEY) as admin:
+        added = admin.add(photo, {"label": "new"})
+        assert added.is_new
+        assert admin.add(photo) == (added.id, False)
+        (hit,) = admin.search(photo, limit=1).results
+        assert (hit.id, hit.metadata["label"]) == (added.id, "new")
+        admin.delete(added.id)
+        assert admin.search(photo, limit=1).results[0].id != added.id
+        with pytest.raises(ServiceError) as caught:
+            admin.delete(added.id)
+        assert caught.value.code == "image_not_found"
+    with Client(changing.url, environ={}) as nobody, pytest.raises(ServiceError) as caught:
+        nobody.add(photo)
+    assert caught.value.status == 401
+
+
+def test_command_adds_and_deletes(
+    changing: Service,
+    tmp_path: Path,
+    jpeg: Callable[[int], bytes],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`add` prints the id that `delete` takes; the key comes from the environment."""
+    monkeypatch.setenv("MULTIGRAIN_API_KEY", ADMIN_KEY)
+    (tmp_path / "new.jpg").write_bytes(jpeg(78))
+    words = [str(tmp_path / "new.jpg"), "--url", changing.url]
+    assert main(["add", *words, "--metadata", '{"label": "new"}']) == 0
+    image_id = capsys.readouterr().out.strip()
+    assert main(["add", *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"id": image_id, "is_new": False}
+    assert main(["delete", image_id, "--url", changing.url]) == 0
+    assert main(["delete", image_id, "--url", changing.url]) == 1
+    assert "image_not_found" in capsys.readouterr().err
 
 
 def test_search_many_keeps_the_order_and_fails_one_by_one(client: Client, photos: Path) -> None:
@@ -343,6 +396,31 @@ def test_command_tells_the_health(service: Service, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.startswith("ok  generation 000001")
     assert main(["health", "--url", NOWHERE]) == 1
     assert "unreachable" in capsys.readouterr().err
+
+
+def documented_commands() -> list[str]:
+    """The lines of docs/service.md that call the client."""
+    text = (Path(__file__).parents[1] / "docs" / "service.md").read_text()
+    return re.findall(r"^python -m service\.client (.*)$", text, re.MULTILINE)
+
+
+def test_documented_commands_work(
+    changing: Service,
+    tmp_path: Path,
+    jpeg: Callable[[int], bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each line of the client's documentation, one after another, on photos of these names."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MULTIGRAIN_API_KEY", ADMIN_KEY)
+    monkeypatch.setenv("MULTIGRAIN_URL", changing.url)
+    for seed, name in enumerate(("photo.jpg", "new.jpg"), 90):
+        Path(name).write_bytes(jpeg(seed))
+    for command in documented_commands():
+        words = shlex.split(command.replace("4711", "3"))
+        if "--url" in words:
+            words[words.index("--url") + 1] = changing.url
+        assert main(words) == 0, command
 
 
 def test_module_runs_from_the_shell_and_hides_the_key() -> None:

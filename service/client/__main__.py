@@ -83,6 +83,19 @@ class EmbedCommand(_Connection):
     photo: Path = Field(description="photo to embed; may be given without the flag")
 
 
+class AddCommand(_Connection):
+    """What is to be added."""
+
+    photo: Path = Field(description="photo to add; may be given without the flag")
+    metadata: str = Field("{}", description="attributes of the photo, as a JSON object")
+
+
+class DeleteCommand(_Connection):
+    """What is to be deleted."""
+
+    id: str = Field(description="id of the photo; may be given without the flag")
+
+
 class HealthCommand(_Connection):
     """What is asked of the health."""
 
@@ -105,6 +118,20 @@ def _embed(command: EmbedCommand) -> int:
     with command.connect() as client:
         numbers = client.embed(command.photo).tolist()
     print(json.dumps(numbers) if command.output == "json" else "\n".join(map(str, numbers)))
+    return 0
+
+
+def _add(command: AddCommand) -> int:
+    with command.connect() as client:
+        added = client.add(command.photo, _json(command.metadata))
+    is_json = command.output == "json"
+    print(json.dumps(added._asdict()) if is_json else added.id)
+    return 0
+
+
+def _delete(command: DeleteCommand) -> int:
+    with command.connect() as client:
+        client.delete(command.id)
     return 0
 
 
@@ -149,6 +176,8 @@ _COMMANDS: Mapping[str, _Command] = {
     "search": _Command(SearchCommand, _search, "Print the neighbours of a photo.", "--photo"),
     "similar": _Command(SimilarCommand, _similar, "Print the neighbours of a hit.", "--id"),
     "embed": _Command(EmbedCommand, _embed, "Print the embedding of a photo.", "--photo"),
+    "add": _Command(AddCommand, _add, "Add a photo; prints its id.", "--photo"),
+    "delete": _Command(DeleteCommand, _delete, "Take a photo out for good.", "--id"),
     "health": _Command(HealthCommand, _health, "Tell whether searches are answered."),
 }
 

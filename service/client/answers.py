@@ -57,6 +57,12 @@ class EmbedAnswer(_Answer):
     embedding: str
 
 
+class AddAnswer(_Answer):
+    """The id of a photo that was added, or was there already."""
+
+    id: str
+
+
 class Health(_Answer):
     """How the service is; `checks` holds its parts as it sent them."""
 

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypedDict, Unpack
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import JsonValue
 
-from service.client.answers import EmbedAnswer, Health, SearchAnswer
+from service.client.answers import AddAnswer, EmbedAnswer, Health, SearchAnswer
 from service.client.errors import ServiceError
 from service.client.exchange import Exchange, read_answer
 from service.client.retries import Retries
@@ -52,6 +53,13 @@ class Searched(NamedTuple):
     photo: Photo
     answer: SearchAnswer | None
     error: ServiceError | None
+
+
+class Added(NamedTuple):
+    """The id of a photo that was added, and whether its bytes were not there before."""
+
+    id: str
+    is_new: bool
 
 
 class Client:
@@ -137,6 +145,17 @@ class Client:
             finally:
                 for future in waiting:
                     future.cancel()
+
+    def add(self, photo: Photo, metadata: Mapping[str, JsonValue] | None = None) -> Added:
+        """Add a photo with its attributes; needs an admin key. Again, it is the same one."""
+        form = {"metadata": json.dumps(dict(metadata or {}))}
+        response = self._ask("POST", "/images", files={"image": _read(photo)}, data=form)
+        is_new = response.status_code == HTTPStatus.CREATED
+        return Added(read_answer(AddAnswer, response).id, is_new=is_new)
+
+    def delete(self, image_id: str) -> None:
+        """Take a photo out for good; needs an admin key."""
+        self._ask("DELETE", f"/images/{quote(image_id, safe='')}")
 
     def health(self) -> Health:
         """How the service is, also when that is not well: 503 is an answer here."""
