@@ -13,9 +13,12 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from index.layout import Layout
+
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
 COMPOSE = ROOT / "docker-compose.yml"
+ADDS = ROOT / "docker" / "compose.adds.yml"
 TARGETS = ("trainer", "index", "service")
 
 
@@ -193,6 +196,19 @@ def test_compose_writes_only_to_volumes_of_the_images_user() -> None:
     user, _, group = last("base", "USER").partition(":")
     assert f"--owner={user} --group={group}" in made
     assert all(folder in made.split() for _, folder in writable)
+
+
+def test_compose_with_adds_opens_two_folders_of_the_index() -> None:
+    """The overlay changes the service alone; what it may write is what adds write."""
+    ((name, service),) = yaml.safe_load(ADDS.read_text())["services"].items()
+    base = compose_services()[name]
+    assert service["command"] == [*base["command"], "--adds"]
+    assert "--adds" in help_of(base["build"]["target"])
+    layout = Layout(Path("/indexes"))
+    opened = {mount["target"]: mount["volume"]["subpath"] for mount in service["volumes"]}
+    assert opened == {str(path): path.name for path in (layout.adds, layout.uploads)}
+    assert "indexes:/indexes:ro" in base["volumes"]
+    assert {mount["source"] for mount in service["volumes"]} == {"indexes"}
 
 
 def test_compose_starts_only_what_a_laptop_can_run() -> None:
