@@ -83,7 +83,8 @@ async def _add(runtime: Runtime, ready: Ready, request: Request, body: bytes) ->
     if known is not None:
         return AddedPhoto(known, is_new=False)
     prepared = await answering.prepare(partial(embedder.read, wanted.photo, runtime.limits))
-    answered = await answering.ask(Query(Source(pixels=prepared.pixels), None))
+    query = Query(Source(pixels=prepared.pixels), None)
+    answered = await answering.ask(query, background=True)
     photo = NewPhoto(wanted.photo, prepared, wanted.metadata)
     embedding = answered.done.result.embedding
     return await runtime.side_work.run(partial(changes.add, photo, embedding))

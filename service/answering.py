@@ -62,10 +62,15 @@ class Answering:
         decode_seconds = time.perf_counter() - self._started_at
         return await self.ask(Query(source, search), decode_seconds)
 
-    async def ask(self, query: Query, decode_seconds: float = 0.0) -> Answered:
-        """Queue a query and wait for its batch."""
+    async def ask(
+        self, query: Query, decode_seconds: float = 0.0, *, background: bool = False
+    ) -> Answered:
+        """Queue a query and wait for its batch; in the `background` behind every search."""
         done = await self._ready.batcher.submit(
-            query, deadline=self._deadline_at, request_id=self._request_id
+            query,
+            deadline=self._deadline_at,
+            request_id=self._request_id,
+            background=background,
         )
         return Answered(query.source.facts, done, decode_seconds)
 

@@ -9,13 +9,14 @@ import asyncio
 import logging
 import math
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from multigrain.errors import MultiGrainError
+from service.lanes import Lanes
 
 P = TypeVar("P")  # what a request brings
 R = TypeVar("R")  # what it gets
@@ -115,7 +116,7 @@ class Batcher(Generic[P, R]):
         self._of_client = Counter[str]()
         self._smaller = max_batch
         self._smaller_until = 0.0
-        self._queue: deque[_Item[P, R]] = deque()
+        self._queue = Lanes[_Item[P, R]]()
         self._changed = asyncio.Event()
         self._dispatcher: asyncio.Task[None] | None = None
         self._closing = False
@@ -186,17 +187,20 @@ class Batcher(Generic[P, R]):
         num_batches = self.num_admitted / self.limit + 1
         return max(1, math.ceil(num_batches * self._batch_seconds))
 
-    async def submit(self, payload: P, *, deadline: float, request_id: str = "") -> Done[R]:
+    async def submit(
+        self, payload: P, *, deadline: float, request_id: str = "", background: bool = False
+    ) -> Done[R]:
         """Queue a payload and wait for its result.
 
-        `deadline` is a time of the event loop's clock. Raises DeadlineExceededError,
+        `deadline` is a time of the event loop's clock; `background` takes only places that are
+        left in a batch. Raises DeadlineExceededError,
         EngineDeadError, or what `run_batch` raised for this payload alone.
         """
         if self._closing or not self.alive:
             raise EngineDeadError("the service no longer runs its model")
         future = asyncio.get_running_loop().create_future()
         item = _Item[P, R](payload, request_id, future, deadline)
-        self._queue.append(item)
+        self._queue.append(item, background=background)
         self._changed.set()
         try:
             async with asyncio.timeout_at(deadline) as limit:
@@ -207,8 +211,7 @@ class Batcher(Generic[P, R]):
             raise DeadlineExceededError("the answer was not ready before the deadline") from None
         finally:
             # A hung batch must not let the items of clients that gave up pile up here.
-            if item in self._queue:
-                self._queue.remove(item)
+            self._queue.discard(item)
 
     async def close(self) -> None:
         """Run what is queued, then stop; later submissions are refused.
@@ -232,7 +235,7 @@ class Batcher(Generic[P, R]):
             if self._closing:
                 return
             await self._next_change(None)
-        run_at = self._queue[0].queued_at + self._max_wait_seconds
+        run_at = self._queue.first().queued_at + self._max_wait_seconds
         while self.num_arriving and 0 < len(self._queue) < self.limit:
             remaining_seconds = run_at - time.monotonic()
             if remaining_seconds <= 0:

@@ -1,6 +1,7 @@
 """GET /metrics, on the service's port or on one of its own."""
 
 from collections.abc import Callable
+from functools import partial
 from wsgiref.simple_server import WSGIServer
 
 from fastapi import APIRouter, Request, Response
@@ -17,7 +18,9 @@ async def metrics(request: Request) -> Response:
     """What the service counts and times, in the form that Prometheus reads."""
     runtime: Runtime = request.state.runtime
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    return Response(encode(runtime.metrics.registry), headers={"Content-Type": content_type})
+    # Some 40 microseconds a number, of which there are hundreds: too long for the event loop.
+    text = await runtime.scrapes.run(partial(encode, runtime.metrics.registry))
+    return Response(text, headers={"Content-Type": content_type})
 
 
 def serve_metrics(registry: CollectorRegistry, host: str, port: int) -> Callable[[], None]:

@@ -24,6 +24,9 @@ from service.watchdog import Watchdog
 
 # A page of 100 hits, and more: thumbnails take milliseconds each.
 MAX_WAITING_THUMBNAILS = 128
+# Each Prometheus asks every few seconds and waits about as long.
+MAX_WAITING_SCRAPES = 8
+SCRAPE_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +55,11 @@ class Runtime:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.limits = PhotoLimits(max_bytes=settings.max_body_bytes, max_pixels=settings.max_pixels)
+        self.limits = PhotoLimits(
+            max_bytes=settings.max_body_bytes,
+            max_pixels=settings.max_pixels,
+            max_side=settings.max_side,
+        )
         # A thread holds at most one photo of max_pixels, of 8 to 12 bytes a pixel.
         num_affordable = max(1, settings.max_inflight_pixels // settings.max_pixels)
         num_decoders = min(settings.decode_threads, num_affordable)
@@ -62,6 +69,7 @@ class Runtime:
             max_waiting=MAX_WAITING_THUMBNAILS, timeout_seconds=settings.request_timeout_ms / 1000
         )
         self.metrics = Metrics()
+        self.scrapes = SideWork(max_waiting=MAX_WAITING_SCRAPES, timeout_seconds=SCRAPE_SECONDS)
         self.fetcher = Fetcher(max_bytes=settings.max_body_bytes)
         self.started_at = time.monotonic()
         self.draining = False

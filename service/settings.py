@@ -50,6 +50,7 @@ class Settings(Config):
         False, description="fetch photos that searches name by image_url, from public addresses"
     )
     max_pixels: int = Field(50_000_000, ge=1, description="largest photo, width x height")
+    max_side: int = Field(20_000, ge=1, description="longest side of a photo in pixels")
     max_inflight_pixels: int = Field(
         200_000_000,
         ge=1,

@@ -359,3 +359,30 @@ def test_item_whose_deadline_has_passed_is_not_run() -> None:
 
     run_with(model, body)
     assert model.batches == [[2]]
+
+
+def test_background_takes_only_the_places_that_are_left() -> None:
+    """However early it came, it runs behind those somebody waits for, and beside the last."""
+    model = FakeModel()
+
+    async def ask_in_background(batcher: Batcher[int, int], payload: int) -> int:
+        deadline = asyncio.get_running_loop().time() + 5
+        return (await batcher.submit(payload, deadline=deadline, background=True)).result
+
+    async def body(batcher: Batcher[int, int]) -> None:
+        model.may_go_on.clear()
+        first = asyncio.create_task(ask(batcher, 0))
+        await asyncio.sleep(0.01)  # it is with the model now
+        behind = [asyncio.create_task(ask_in_background(batcher, n)) for n in range(100, 103)]
+        await asyncio.sleep(0)
+        asked = [asyncio.create_task(ask(batcher, n)) for n in range(1, 19)]
+        await asyncio.sleep(0)
+        behind[2].cancel()
+        await asyncio.sleep(0)
+        assert batcher.num_queued == 20
+        model.may_go_on.set()
+        await asyncio.gather(first, *asked)
+        assert await asyncio.gather(*behind[:2]) == [200, 202]
+
+    run_with(model, body)
+    assert model.batches == [[0], list(range(1, 17)), [17, 18, 100, 101]]
