@@ -13,6 +13,7 @@ from service.answering import Answering, until_client_leaves
 from service.errors import Fault, ProblemError, validation_problem
 from service.ids import ImageId
 from service.options import refuse_parameters, refuse_repeats
+from service.problems import BATCHED, BODY, SIDE_WORK, problems
 from service.queries import Query, Source
 from service.runtime import Ready, Runtime
 from service.schemas import AddedImage
@@ -22,6 +23,7 @@ router = APIRouter()
 
 # The index writes it itself: every path of a photo.
 _OWN_NAME = "paths"
+_CHANGE = ("forbidden", "not_writer")
 
 
 class _Wanted(NamedTuple):
@@ -35,7 +37,10 @@ class _Wanted(NamedTuple):
     "/images",
     status_code=HTTPStatus.CREATED,
     openapi_extra=bodies.ADD,
-    responses={200: {"model": AddedImage, "description": "These bytes were there already"}},
+    responses={
+        **problems(*BATCHED, *BODY, *_CHANGE),
+        200: {"model": AddedImage, "description": "These bytes were there already"},
+    },
 )
 async def add(request: Request, response: Response) -> AddedImage:
     """Add the photo in the body; searches find it as soon as this answers."""
@@ -57,7 +62,11 @@ async def add(request: Request, response: Response) -> AddedImage:
     return AddedImage(id=str(added.id), thumbnail_url=f"/images/{added.id}/thumbnail?size=256")
 
 
-@router.delete("/images/{image_id}", status_code=HTTPStatus.NO_CONTENT)
+@router.delete(
+    "/images/{image_id}",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=problems(*SIDE_WORK, *_CHANGE, "image_not_found"),
+)
 async def delete(request: Request, image_id: ImageId) -> None:
     """Take a photo out; no build of the index brings its bytes back."""
     runtime: Runtime = request.state.runtime
