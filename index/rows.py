@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from index.paging import read_rows
 from index.store import EMBEDDING_DTYPE, Rows16, map_rows
 
 
@@ -53,5 +54,6 @@ class StoredRows:
             if number < 0:
                 raise IndexError(f"id {ids.min()} has no row")
             places = order[files == number]
-            gathered[places] = self._maps[number][ids[places] - self._first_ids[number]]
+            numbers = ids[places] - self._first_ids[number]
+            gathered[places] = read_rows(self._maps[number], numbers)
         return gathered
