@@ -26,6 +26,7 @@ BODY = (
     "image_side_too_long",
     "unsupported_media_type",
 )
+ADDRESS = ("image_url_disabled", "image_url_refused")
 
 
 def problems(*codes: str) -> dict[int | str, dict[str, Any]]:

@@ -22,7 +22,7 @@ from service.options import (
 )
 from service.paging import Page
 from service.plan import DepthLimits, plan_of
-from service.problems import BATCHED, BODY, problems
+from service.problems import ADDRESS, BATCHED, BODY, problems
 from service.queries import Query as BatchQuery
 from service.queries import Search, Source
 from service.runtime import Ready, Runtime
@@ -46,9 +46,7 @@ class _Wanted(NamedTuple):
     "/search",
     openapi_extra=bodies.SEARCH,
     response_model_exclude_unset=True,
-    responses=problems(
-        *BATCHED, *BODY, "filter_invalid", "embedding_invalid", "image_url_disabled"
-    ),
+    responses=problems(*BATCHED, *BODY, *ADDRESS, "filter_invalid", "embedding_invalid"),
 )
 async def search(
     request: Request, response: Response, options: Annotated[SearchOptions, Query()]
