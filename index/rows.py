@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.paging import read_rows
+from index.searching.half import unit
 from index.store import EMBEDDING_DTYPE, Rows16, map_rows
 
 
@@ -28,6 +29,9 @@ class Rows(Protocol):
 
     def gather(self, ids: NDArray[np.int64]) -> Rows16:
         """The rows of ids [n] in their order, fp16 [n, D]."""
+
+    def units(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The same scaled to unit length, fp32 [n, D]."""
 
 
 class StoredRows:
@@ -57,3 +61,7 @@ class StoredRows:
             numbers = ids[places] - self._first_ids[number]
             gathered[places] = read_rows(self._maps[number], numbers)
         return gathered
+
+    def units(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The same scaled to unit length, fp32 [n, D]."""
+        return unit(self.gather(ids))

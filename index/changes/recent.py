@@ -4,7 +4,7 @@ Letters: n rows, D embedding.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +15,20 @@ from index.catalog_recent import matching
 from index.changes.record import Added, Change
 from index.collection.photo_file import read_same_bytes
 from index.layout import Layout
+from index.searching.half import unit
 from index.searching.where import Filter
 from index.store import EMBEDDING_DTYPE, Rows16
 
 
 class AddedRows(NamedTuple):
-    """The rows of all adds, those deleted since included: ids int64 [n] ascending, fp16 [n, D]."""
+    """The rows of all adds, those deleted since included: ids int64 [n] ascending, fp16 [n, D].
+
+    `scaled` are the same of unit length, fp32: every search reads them all.
+    """
 
     ids: NDArray[np.int64]
     rows: Rows16
+    scaled: NDArray[np.float32]
 
     @property
     def dim(self) -> int:
@@ -35,24 +40,41 @@ class AddedRows(NamedTuple):
         gathered: Rows16 = self.rows[np.searchsorted(self.ids, ids)]
         return gathered
 
+    def units(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The rows of ascending ids scaled to unit length, fp32 [n, D]."""
+        places = np.searchsorted(self.ids, ids)
+        if len(places) and places[-1] - places[0] + 1 == len(places):
+            return self.scaled[places[0] : places[-1] + 1]  # nothing is copied
+        chosen: NDArray[np.float32] = self.scaled[places]
+        return chosen
+
 
 class _Buffer:
     """Grows by doubling; rows already shown never move under whoever looks at them."""
 
     def __init__(self, dim: int) -> None:
         self._ids, self._rows = np.empty(0, np.int64), np.empty((0, dim), EMBEDDING_DTYPE)
+        self._scaled = np.empty((0, dim), np.float32)
         self._num = 0
 
     def append(self, ids: Sequence[int], rows: Rows16) -> AddedRows:
         end = self._num + len(ids)
         if end > len(self._ids):
-            more = max(end, 2 * self._num) - self._num
-            self._ids = np.concatenate([self._ids[: self._num], np.empty(more, np.int64)])
-            empty = np.empty((more, self._rows.shape[1]), EMBEDDING_DTYPE)
-            self._rows = np.concatenate([self._rows[: self._num], empty])
+            size = max(end, 2 * self._num)
+            self._ids = _enlarged(self._ids[: self._num], size)
+            self._rows = _enlarged(self._rows[: self._num], size)
+            self._scaled = _enlarged(self._scaled[: self._num], size)
         self._ids[self._num : end], self._rows[self._num : end] = ids, rows
+        self._scaled[self._num : end] = unit(rows)
         self._num = end
-        return AddedRows(self._ids[:end], self._rows[:end])
+        return AddedRows(self._ids[:end], self._rows[:end], self._scaled[:end])
+
+
+def _enlarged(rows: NDArray[Any], size: int) -> NDArray[Any]:
+    """A copy with room for `size` rows."""
+    enlarged = np.empty((size, *rows.shape[1:]), rows.dtype)
+    enlarged[: len(rows)] = rows
+    return enlarged
 
 
 class Recent:

@@ -18,7 +18,6 @@ from index.faiss_lists import (
     nearest_rows,
 )
 from index.rows import Rows
-from index.searching.half import widened
 
 # 8 MiB of fp32 values: a block and the rows it was read from stay in the cache of a core.
 _BLOCK_VALUES = 1 << 21
@@ -103,6 +102,4 @@ def unit_blocks(
     step = max(1, _BLOCK_VALUES // rows.dim)
     for start in range(0, len(ids), step):
         part = ids[start : start + step]
-        block = widened(rows.gather(part))
-        block /= np.sqrt(np.vecdot(block, block))[:, None]
-        yield part, block
+        yield part, rows.units(part)

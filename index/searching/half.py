@@ -27,3 +27,10 @@ def as_fp32(rows: NDArray[np.float16] | NDArray[np.float32]) -> NDArray[np.float
     if rows.dtype == np.float16:
         return widened(np.asarray(rows, dtype=np.float16))
     return np.ascontiguousarray(rows, dtype=np.float32)
+
+
+def unit(rows: NDArray[np.float16]) -> NDArray[np.float32]:
+    """The same rows [n, D] scaled to unit length, fp32."""
+    scaled = widened(rows)
+    scaled /= np.sqrt(np.vecdot(scaled, scaled))[:, None]
+    return scaled
