@@ -14,6 +14,7 @@ from index.codebook.kmeans import TWO_LEVELS_FROM, Clusters, spherical_kmeans, t
 from index.codebook.rotation import Rotation
 from index.errors import IndexFolderError
 from index.faiss_module import coarse_of, load_faiss, write_faiss
+from index.searching.half import as_fp32
 from index.store import Rows16
 
 # faiss trains more kinds than it searches by preassigned lists and a bitmap of live rows (LSQ, RQ);
@@ -131,7 +132,7 @@ def _codec_rows(ivf: Any, sample: Rows16, *, seed: int) -> NDArray[np.float32]:
     """As many random rows, fp32, as faiss would take of the sample to train the code on."""
     num_rows = min(len(sample), max(int(ivf.train_encoder_num_vectors()), _LEAST_CODEC_ROWS))
     chosen = np.random.default_rng(seed).choice(len(sample), num_rows, replace=False)
-    return np.ascontiguousarray(sample[np.sort(chosen)], dtype=np.float32)
+    return as_fp32(sample[np.sort(chosen)])
 
 
 def _create(factory: str, *, dim: int) -> Any:
