@@ -9,7 +9,7 @@ from pydantic_core import from_json
 
 from index.changes.writer import AddedPhoto, NewPhoto
 from service import bodies
-from service.answering import Answering, until_client_leaves
+from service.answering import Answering, answer_body
 from service.errors import Fault, ProblemError, validation_problem
 from service.ids import ImageId
 from service.options import refuse_parameters, refuse_repeats
@@ -17,7 +17,7 @@ from service.problems import BATCHED, BODY, SIDE_WORK, problems
 from service.queries import Query, Source
 from service.runtime import Ready, Runtime
 from service.schemas import AddedImage
-from service.upload import read_upload, receive_body
+from service.upload import read_upload
 
 router = APIRouter()
 
@@ -48,14 +48,9 @@ async def add(request: Request, response: Response) -> AddedImage:
     refuse_parameters(request.query_params.multi_items())
     ready = runtime.ready()
     _require_adds(runtime)
-    with ready.batcher.admit(request.state.client):
-        body = await receive_body(
-            request,
-            max_bytes=runtime.settings.max_body_bytes,
-            timeout_seconds=runtime.settings.body_timeout_s,
-        )
-        work = _add(runtime, ready, request, body)
-        added = await until_client_leaves(work, request.receive)
+    work = partial(_add, runtime, ready, request)
+    received = await answer_body(runtime, ready, request, work)
+    added = received.answer
     if not added.is_new:
         response.status_code = HTTPStatus.OK
     response.headers["Location"] = f"/images/{added.id}"

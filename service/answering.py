@@ -4,14 +4,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
+from starlette.requests import Request
 from starlette.types import Receive
 
 from service.batcher import DeadlineExceededError, Done
 from service.errors import ClientGoneError
 from service.queries import Answer, PhotoFacts, Query, Search
 from service.runtime import Ready, Runtime
+from service.upload import receive_body
 
 T = TypeVar("T")
 
@@ -85,6 +87,35 @@ class Answering:
                 yield
         except TimeoutError:
             raise DeadlineExceededError("the photo was not there before the deadline") from None
+
+
+class Received(NamedTuple, Generic[T]):
+    """What a body was answered with, and the seconds it took to arrive."""
+
+    answer: T
+    receive_seconds: float
+
+
+async def answer_body(
+    runtime: Runtime,
+    ready: Ready,
+    request: Request,
+    work: Callable[[bytes], Coroutine[Any, Any, T]],
+) -> Received[T]:
+    """Admit a request, read its body, and answer it while the client waits.
+
+    Raises QueueFullError before a byte is read, ProblemError and ClientGoneError.
+    """
+    settings, started_at = runtime.settings, time.perf_counter()
+    with ready.batcher.admit(request.state.client):
+        body = await receive_body(
+            request,
+            max_bytes=settings.max_body_bytes,
+            timeout_seconds=settings.body_timeout_s,
+        )
+        receive_seconds = time.perf_counter() - started_at
+        answer = await until_client_leaves(work(body), request.receive)
+    return Received(answer, receive_seconds)
 
 
 async def until_client_leaves(work: Coroutine[Any, Any, T], receive: Receive) -> T:

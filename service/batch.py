@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 from fastapi import APIRouter, Query, Request, Response
 
 from service import bodies
-from service.answering import Answering, until_client_leaves
+from service.answering import Answering, answer_body
 from service.engine import Engine
 from service.errors import problem_document, problem_of
 from service.hits import milliseconds, search_response
@@ -19,7 +19,7 @@ from service.runtime import Ready, Runtime
 from service.schemas import BatchProblem, BatchResponse, BatchResult, Problem
 from service.search import search_of
 from service.settings import Settings
-from service.upload import not_empty, read_photos, receive_body
+from service.upload import not_empty, read_photos
 
 router = APIRouter()
 
@@ -47,14 +47,9 @@ async def search_batch(
     runtime: Runtime = request.state.runtime
     refuse_repeats(request.query_params.multi_items(), "query")
     ready = runtime.ready()
-    with ready.batcher.admit(request.state.client):
-        body = await receive_body(
-            request,
-            max_bytes=runtime.settings.max_body_bytes,
-            timeout_seconds=runtime.settings.body_timeout_s,
-        )
-        work = _answer(runtime, ready, request, body, options)
-        items = await until_client_leaves(work, request.receive)
+    work = partial(_answer, runtime, ready, request, options)
+    received = await answer_body(runtime, ready, request, work)
+    items = received.answer
     for item in items:
         if isinstance(item, BatchResult):
             runtime.metrics.note_search(item.result)
@@ -65,7 +60,7 @@ async def search_batch(
 
 
 async def _answer(
-    runtime: Runtime, ready: Ready, request: Request, body: bytes, options: SearchOptions
+    runtime: Runtime, ready: Ready, request: Request, options: SearchOptions, body: bytes
 ) -> list[_Item]:
     answering = Answering(runtime, ready, request.state.request_id)
     answering.set_timeout(options.timeout_ms)

@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 from fastapi import APIRouter, Query, Request, Response
 
 from service import bodies, schemas
-from service.answering import Answered, Answering, until_client_leaves
+from service.answering import Answered, Answering, answer_body
 from service.engine import Engine
 from service.given import read_photo
 from service.hits import milliseconds, server_timing, timing_of
@@ -17,7 +17,6 @@ from service.problems import BATCHED, BODY, problems
 from service.queries import Embedding
 from service.runtime import Ready, Runtime
 from service.schemas import EmbedResponse
-from service.upload import receive_body
 
 router = APIRouter()
 
@@ -42,16 +41,10 @@ async def embed(
     runtime: Runtime = request.state.runtime
     refuse_repeats(request.query_params.multi_items(), "query")
     ready = runtime.ready()
-    with ready.batcher.admit(request.state.client):
-        body = await receive_body(
-            request,
-            max_bytes=runtime.settings.max_body_bytes,
-            timeout_seconds=runtime.settings.body_timeout_s,
-        )
-        received_at = time.perf_counter()
-        work = _answer(runtime, ready, request, body, options)
-        answer = await until_client_leaves(work, request.receive)
-    answer.timing_ms.receive = milliseconds(received_at - started_at)
+    work = partial(_answer, runtime, ready, request, options)
+    received = await answer_body(runtime, ready, request, work)
+    answer = received.answer
+    answer.timing_ms.receive = milliseconds(received.receive_seconds)
     answer.timing_ms.total = milliseconds(time.perf_counter() - started_at)
     response.headers["Cache-Control"] = "no-store"
     response.headers["Server-Timing"] = server_timing(answer.timing_ms)
@@ -59,7 +52,7 @@ async def embed(
 
 
 async def _answer(
-    runtime: Runtime, ready: Ready, request: Request, body: bytes, options: EmbedOptions
+    runtime: Runtime, ready: Ready, request: Request, options: EmbedOptions, body: bytes
 ) -> EmbedResponse:
     answering = Answering(runtime, ready, request.state.request_id)
     answering.set_timeout(options.timeout_ms)

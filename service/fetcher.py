@@ -79,11 +79,7 @@ class Fetcher:
         async with client.stream(
             "GET",
             target.url,
-            headers={
-                "Host": target.host_header,
-                "Accept": "image/*",
-                "Accept-Encoding": "identity",
-            },
+            headers={"Host": target.host_header, **_HEADERS},
             extensions={"sni_hostname": target.host},
         ) as answer:
             if answer.status_code in _REDIRECTS and "location" in answer.headers:

@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 from fastapi import APIRouter, Query, Request, Response
 
 from service import bodies
-from service.answering import Answered, Answering, until_client_leaves
+from service.answering import Answered, Answering, answer_body
 from service.engine import Engine
 from service.fetcher import Fetcher
 from service.given import Given, read_given
@@ -29,7 +29,7 @@ from service.runtime import Ready, Runtime
 from service.schemas import SearchResponse
 from service.settings import Settings
 from service.telemetry import trace_stages
-from service.upload import not_empty, receive_body
+from service.upload import not_empty
 
 router = APIRouter()
 
@@ -56,16 +56,10 @@ async def search(
     runtime: Runtime = request.state.runtime
     refuse_repeats(request.query_params.multi_items(), "query")
     ready = runtime.ready()
-    with ready.batcher.admit(request.state.client):
-        body = await receive_body(
-            request,
-            max_bytes=runtime.settings.max_body_bytes,
-            timeout_seconds=runtime.settings.body_timeout_s,
-        )
-        received_at = time.perf_counter()
-        work = _answer(runtime, ready, request, body, options)
-        answer = await until_client_leaves(work, request.receive)
-    answer.timing_ms.receive = milliseconds(received_at - started_at)
+    work = partial(_answer, runtime, ready, request, options)
+    received = await answer_body(runtime, ready, request, work)
+    answer = received.answer
+    answer.timing_ms.receive = milliseconds(received.receive_seconds)
     finish(response, answer, started_at=started_at)
     runtime.metrics.note_search(answer)
     trace_stages(answer.timing_ms)
@@ -73,7 +67,7 @@ async def search(
 
 
 async def _answer(
-    runtime: Runtime, ready: Ready, request: Request, body: bytes, options: SearchOptions
+    runtime: Runtime, ready: Ready, request: Request, options: SearchOptions, body: bytes
 ) -> SearchResponse:
     """Take the body apart, check what is asked, and search in a batch."""
     request_id: str = request.state.request_id

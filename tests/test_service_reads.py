@@ -5,15 +5,18 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import numpy as np
 import pytest
-from service_running import Service
+from service_running import Service, running
 
+from index.builder import build_index
 from multigrain.embedder import Embedder
 from service.errors import KINDS
+from service.settings import Settings
 from service.upload import MAX_PHOTOS
 
 pytest_plugins = ["service_fixtures"]
@@ -258,3 +261,19 @@ def test_the_index_tells_what_it_is(asked: Service) -> None:
     assert facts["fingerprints"]["model"] == asked.searcher.fingerprint
     assert len(facts["fingerprints"]["preprocessing"]) == 64
     assert facts["built_with"] == {"engine": facts["engine"], "precision": facts["precision"]}
+
+
+def test_an_empty_index_is_served_and_finds_nothing(
+    tmp_path: Path, tiny_checkpoint: Path, jpeg: Jpeg
+) -> None:
+    """An index of no photos is no fault: it is ready, and every list it answers is empty."""
+    (tmp_path / "photos").mkdir()
+    embedder = Embedder.open(tiny_checkpoint)
+    build_index([tmp_path / "photos"], tiny_checkpoint, tmp_path / "index", embedder)
+    with running(Settings(index=tmp_path / "index", port=0)) as empty:
+        found = empty.search(jpeg(0))
+        assert (found.status_code, found.json()["results"], found.json()["count"]) == (200, [], 0)
+        assert not found.json()["has_more"]
+        assert empty.client.get("/images").json()["images"] == []
+        assert empty.client.get("/images/0").status_code == 404
+        assert empty.health().status_code == 200
