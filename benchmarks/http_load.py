@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import random
 import re
 import time
 from collections.abc import Iterator
@@ -24,7 +25,9 @@ BOUNDARY = "photo-boundary"
 # Far beyond any deadline of a server: a load must end.
 _PATIENCE_SECONDS = 60.0
 _REFUSED = 429
-_PAUSE_AFTER_REFUSAL_SECONDS = 0.1
+# The least that a Retry-After asks for, and as much again by chance: clients that were refused
+# together would come back together.
+_PAUSE_AFTER_REFUSAL_SECONDS = 1.0
 
 
 class Target(NamedTuple):
@@ -117,7 +120,7 @@ class Load:
         while self.now < seconds:
             status = await self._send(connection, due=self.now)
             if status == _REFUSED:
-                await asyncio.sleep(_PAUSE_AFTER_REFUSAL_SECONDS)
+                await asyncio.sleep(_PAUSE_AFTER_REFUSAL_SECONDS * (1 + random.random()))  # noqa: S311 - no secret
         connection.close()
 
     async def open(self, *, rate: float, seconds: float) -> None:
