@@ -122,7 +122,7 @@ def open_photo(
     data = _read(source, limits)
     # MPO (stereo and burst JPEG) has no opener of its own: JPEG's opens it.
     formats = [name for name in limits.formats if name != "MPO"]
-    with _decoder_errors(), Image.open(io.BytesIO(data), formats=formats) as opened:
+    with _decoder_errors(limits), Image.open(io.BytesIO(data), formats=formats) as opened:
         _check_size(opened.size, limits)
         width, height = opened.size
         if min_side is not None:
@@ -188,14 +188,17 @@ def _unsupported(name: str, limits: PhotoLimits) -> PhotoError:
 
 
 @contextmanager
-def _decoder_errors() -> Iterator[None]:
+def _decoder_errors(limits: PhotoLimits) -> Iterator[None]:
     """Turn whatever a decoder raises into a PhotoError."""
     try:
         yield
     except _BOMB_ERRORS as error:
         raise PhotoError("image_too_many_pixels", str(error)) from error
     except UnidentifiedImageError as error:  # its own text holds an address in memory
-        raise PhotoError("image_undecodable", "no photo of an accepted format") from error
+        accepted = ", ".join(limits.formats)
+        raise PhotoError(
+            "image_undecodable", f"no photo of an accepted format: {accepted}"
+        ) from error
     except _DECODER_ERRORS as error:
         reason = str(error) or type(error).__name__
         raise PhotoError("image_undecodable", f"not a readable photo: {reason}") from error

@@ -11,7 +11,7 @@ from service import bodies, schemas
 from service.answering import Answered, Answering, answer_body
 from service.engine import Engine
 from service.given import read_photo
-from service.hits import milliseconds, server_timing, timing_of
+from service.hits import milliseconds, say_timing, timing_of
 from service.options import EmbedOptions, merged, refuse_repeats
 from service.problems import BATCHED, BODY, problems
 from service.queries import Embedding
@@ -45,9 +45,7 @@ async def embed(
     received = await answer_body(runtime, ready, request, work)
     answer = received.answer
     answer.timing_ms.receive = milliseconds(received.receive_seconds)
-    answer.timing_ms.total = milliseconds(time.perf_counter() - started_at)
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["Server-Timing"] = server_timing(answer.timing_ms)
+    say_timing(response, answer.timing_ms, started_at=started_at)
     return answer
 
 

@@ -149,9 +149,15 @@ def validation_problem(faults: Sequence[Fault]) -> ProblemError:
 def faults_of(details: Sequence[Mapping[str, Any]], *prefix: str) -> list[Fault]:
     """Turn pydantic's error details into faults; `prefix` stands before each location."""
     return [
-        Fault(".".join([*prefix, *(str(part) for part in detail["loc"])]), str(detail["msg"]))
+        Fault(".".join([*prefix, *(str(part) for part in detail["loc"])]), _message(detail))
         for detail in details
     ]
+
+
+def _message(detail: Mapping[str, Any]) -> str:
+    if detail["type"] == "extra_forbidden":  # pydantic's own words mean a programmer
+        return "there is no such parameter; see /openapi.json"
+    return str(detail["msg"])
 
 
 def _from_http(error: HTTPException, request: Request) -> ProblemError:

@@ -51,7 +51,10 @@ class Gate:
         given = _given_key(headers)
         admin, reader = _match(given, self._admin_keys), _match(given, self._api_keys)
         if access is Access.ADMIN and not self._admin_keys:
-            raise ProblemError("forbidden", "no admin key is set, so nobody may do this")
+            raise ProblemError(
+                "forbidden",
+                "no admin key is set, so nobody may do this; the service takes one by --admin-key",
+            )
         if access is Access.ADMIN and admin is None and reader is not None:
             raise ProblemError("forbidden", "this needs an admin key")
         is_needed = access is Access.ADMIN or (access is Access.READ and self._api_keys)

@@ -2,6 +2,8 @@
 
 import time
 
+from fastapi import Response
+
 from index.searcher import Neighbour
 from service import schemas
 from service.answering import Answered
@@ -84,6 +86,8 @@ def milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 2)
 
 
-def server_timing(timing: TimingMs) -> str:
-    """The Server-Timing header: stage names with their milliseconds."""
-    return ", ".join(f"{stage};dur={spent:g}" for stage, spent in timing)
+def say_timing(response: Response, timing: TimingMs, *, started_at: float) -> None:
+    """Note the whole time, and head an answer that is nobody else's with that of its stages."""
+    timing.total = milliseconds(time.perf_counter() - started_at)
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Server-Timing"] = ", ".join(f"{stage};dur={ms:g}" for stage, ms in timing)

@@ -11,7 +11,7 @@ from service.answering import Answered, Answering, answer_body
 from service.engine import Engine
 from service.fetcher import Fetcher
 from service.given import Given, read_given
-from service.hits import milliseconds, search_response, server_timing
+from service.hits import milliseconds, say_timing, search_response
 from service.options import (
     Asked,
     Include,
@@ -60,9 +60,7 @@ async def search(
     received = await answer_body(runtime, ready, request, work)
     answer = received.answer
     answer.timing_ms.receive = milliseconds(received.receive_seconds)
-    finish(response, answer, started_at=started_at)
-    runtime.metrics.note_search(answer)
-    trace_stages(answer.timing_ms)
+    finish(runtime, response, answer, started_at=started_at)
     return answer
 
 
@@ -110,9 +108,11 @@ def search_of(asked: Asked, engine: Engine, settings: Settings) -> Search:
     return Search(plan, page, with_embeddings=Include.EMBEDDING in options.included)
 
 
-def finish(response: Response, answer: SearchResponse, *, started_at: float) -> None:
-    """Note the whole time, and say beside an answer what balancers and caches read."""
-    answer.timing_ms.total = milliseconds(time.perf_counter() - started_at)
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["Server-Timing"] = server_timing(answer.timing_ms)
+def finish(
+    runtime: Runtime, response: Response, answer: SearchResponse, *, started_at: float
+) -> None:
+    """Note the whole time where it is watched, and say beside an answer what balancers read."""
+    say_timing(response, answer.timing_ms, started_at=started_at)
     response.headers["X-Index-Generation"] = answer.generation
+    runtime.metrics.note_search(answer)
+    trace_stages(answer.timing_ms)

@@ -19,7 +19,6 @@ from service.runtime import Ready, Runtime
 from service.schemas import SearchResponse
 from service.search import finish, search_of
 from service.settings import Settings
-from service.telemetry import trace_stages
 
 router = APIRouter()
 
@@ -43,9 +42,7 @@ async def similar(
     with ready.batcher.admit(request.state.client):
         work = _answer(runtime, ready, request.state.request_id, image_id, options)
         answer = await until_client_leaves(work, request.receive)
-    finish(response, answer, started_at=started_at)
-    runtime.metrics.note_search(answer)
-    trace_stages(answer.timing_ms)
+    finish(runtime, response, answer, started_at=started_at)
     return answer
 
 
