@@ -18,6 +18,7 @@ from test_kubernetes import name_of, of_kind
 pytest_plugins = ["service_fixtures"]
 
 DOCKER = Path(__file__).parents[1] / "docker"
+ALERT_TESTS = Path(__file__).parent / "alerts_test.yml"
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
 # Told only where the model runs on a GPU.
 ON_A_GPU = {"multigrain_gpu_memory_bytes": {"kind"}}
@@ -83,11 +84,17 @@ def test_alerts_say_how_urgent_and_what() -> None:
     assert all(rule["annotations"]["summary"] for rule in rules)
 
 
-def test_promtool_finds_nothing_wrong(tmp_path: Path) -> None:
-    """Prometheus' own checks of the configuration and the rules, where they are installed."""
-    promtool = shutil.which("promtool")
-    if promtool is None:
+@pytest.fixture(scope="module")
+def promtool() -> str:
+    """Prometheus' own checker."""
+    found = shutil.which("promtool")
+    if found is None:
         pytest.skip("promtool is not installed")
+    return found
+
+
+def test_promtool_finds_nothing_wrong(promtool: str, tmp_path: Path) -> None:
+    """Prometheus' own checks of the configuration and the rules."""
     config = (DOCKER / "prometheus.yml").read_text()
     local = tmp_path / "prometheus.yml"
     local.write_text(config.replace("/etc/prometheus/", f"{DOCKER}/"))
@@ -96,6 +103,24 @@ def test_promtool_finds_nothing_wrong(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(alerts())} rules found" in done.stdout
+
+
+def test_alerts_fire_when_they_should_and_only_then(promtool: str) -> None:
+    """Prometheus evaluates each on series that set it off and on others: tests/alerts_test.yml."""
+    done = subprocess.run(
+        [promtool, "test", "rules", ALERT_TESTS], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_seen_firing_and_silent() -> None:
+    """No alert is left out of those series, in either sense."""
+    cases = [
+        (case["alertname"], bool(case.get("exp_alerts")))
+        for test in yaml.safe_load(ALERT_TESTS.read_text())["tests"]
+        for case in test["alert_rule_test"]
+    ]
+    assert set(cases) == {(rule["alert"], fires) for rule in alerts() for fires in (True, False)}
 
 
 def test_prometheus_asks_the_service_of_the_compose_file() -> None:

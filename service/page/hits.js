@@ -19,6 +19,15 @@ export function showHits(hits, onChosen) {
   }
 }
 
+// Put the next hits below, and give the button of the first. One that is there already stays where
+// it is: deeper pages look at more candidates, and may move a hit behind the end of the page before.
+export function appendHits(hits, onChosen) {
+  const known = new Set([...results.children].map((item) => item.dataset.id));
+  const items = hits.filter(({ id }) => !known.has(id)).map((hit) => hitElement(hit, onChosen));
+  results.append(...items);
+  return items[0]?.querySelector("button");
+}
+
 export function showPlaceholders() {
   if (results.children.length === 0) {
     results.replaceChildren(...Array.from({ length: NUM_PLACEHOLDERS }, placeholder));
@@ -33,6 +42,7 @@ function hitElement(hit, onChosen) {
   const item = template.content.firstElementChild.cloneNode(true);
   const name = fileNameOf(hit.uri);
   const score = hit.score.toFixed(4);
+  item.dataset.id = hit.id;
   const image = item.querySelector("img");
   image.addEventListener("error", () => item.classList.add("gone"));
   showImage(image, hit.thumbnail_url);

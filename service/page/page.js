@@ -1,11 +1,22 @@
 // The page: one photo in, its nearest photos out. No library, no build step.
 
 import { addRow, clearRows, countConditions, filterJson, learnFields } from "/page/filter.js";
-import { clearHits, fileNameOf, showHits, showPlaceholders } from "/page/hits.js";
+import { appendHits, clearHits, fileNameOf, showHits, showPlaceholders } from "/page/hits.js";
+import {
+  hideMore,
+  isMoreFocused,
+  listenForMore,
+  offerMore,
+  showMoreLoading,
+  showMoreTrouble,
+} from "/page/more.js";
 import { forgetImage, hasKey, request, setKey, showImage, Trouble } from "/page/service.js";
 import { showTiming } from "/page/timing.js";
 
 const NUM_HITS = 24;
+// The service ranks no deeper than this.
+const MAX_HITS = 1000;
+const INCLUDE = "metadata,thumbnail_url";
 // The largest thumbnail there is stands for the original when a hit becomes the query.
 const QUERY_THUMBNAIL_SIZE = 512;
 const OPENING_POLL_MS = 1000;
@@ -19,6 +30,8 @@ const preview = byId("preview");
 // What was asked last: a photo of the person's ({ photo }), or one of the collection ({ id }).
 let query = null;
 let latestSearch = 0;
+// What the hits shown answer: { query, filter }, then also { embedding, generation, end }.
+let shown = null;
 
 function ask(next) {
   query = next;
@@ -34,12 +47,13 @@ function ask(next) {
 async function search() {
   const thisSearch = ++latestSearch;
   const isLatest = () => thisSearch === latestSearch;
+  const asked = { query, filter: filterJson() };
   showLoading();
   try {
-    const response = await send(query);
+    const response = await send(asked);
     const answer = await response.json();
     if (isLatest()) {
-      showAnswer(answer, response.headers.get("Server-Timing"));
+      showAnswer(asked, answer, response.headers.get("Server-Timing"));
     }
   } catch (error) {
     if (isLatest()) {
@@ -52,15 +66,43 @@ async function search() {
   }
 }
 
-function send({ photo, id }) {
-  const parameters = new URLSearchParams({ limit: NUM_HITS });
-  const filter = filterJson();
+// The hits behind those shown; the filter is that of the first ones, whatever is typed by now.
+async function searchMore() {
+  const thisSearch = latestSearch;
+  showMoreLoading();
+  try {
+    const answer = await (await send(shown)).json();
+    if (thisSearch !== latestSearch) {
+      return;
+    }
+    if (answer.generation === shown.generation) {
+      showNext(answer);
+    } else {
+      search(); // another generation is another ranking
+    }
+  } catch (error) {
+    if (thisSearch === latestSearch) {
+      showMoreTrouble(error);
+    }
+  }
+}
+
+// A photo is sent once: its embedding stands for it when more hits are wanted.
+function send({ query: { photo, id }, filter, embedding, end = 0 }) {
+  const limit = Math.min(NUM_HITS, MAX_HITS - end);
+  const parameters = new URLSearchParams({ limit, offset: end, include: INCLUDE });
   if (filter !== null) {
     parameters.set("filter", filter);
   }
   if (!photo) {
     return request(`/images/${id}/similar?${parameters}`);
   }
+  if (embedding) {
+    const headers = { "Content-Type": "application/json" };
+    const body = JSON.stringify({ embedding });
+    return request(`/search?${parameters}`, { method: "POST", headers, body });
+  }
+  parameters.set("include", `${INCLUDE},query_embedding`);
   const form = new FormData();
   form.append("image", photo, "photo");
   return request(`/search?${parameters}`, { method: "POST", body: form });
@@ -89,16 +131,39 @@ function showLoading() {
   byId("status").textContent = "Searching";
   byId("error").hidden = true;
   byId("empty").hidden = true;
+  hideMore();
   showPlaceholders();
 }
 
-function showAnswer(answer, serverTiming) {
+function showAnswer(asked, answer, serverTiming) {
   settle("answered");
+  const { generation, count, query_embedding: embedding } = answer;
+  shown = { ...asked, embedding, generation, end: count };
   byId("caption").textContent = [query.caption, ...facts(answer.query)].join(" · ");
-  byId("status").textContent = summary(answer.count);
   learnFields(answer.results);
   showHits(answer.results, searchFrom);
   showTiming(serverTiming, answer.batch_size);
+  showEnd(answer.has_more);
+}
+
+function showNext(answer) {
+  shown.end = answer.offset + answer.count;
+  learnFields(answer.results);
+  const first = appendHits(answer.results, searchFrom);
+  if (isMoreFocused()) {
+    first?.focus({ preventScroll: true }); // the keyboard goes on where the new ones begin
+  }
+  showEnd(answer.has_more);
+}
+
+// How many there are, and whether others follow.
+function showEnd(hasMore) {
+  byId("status").textContent = summary(shown.end, hasMore);
+  if (shown.end >= MAX_HITS) {
+    offerMore(false, `The ${MAX_HITS} nearest are shown: a filter finds others`);
+  } else {
+    offerMore(hasMore, shown.end > NUM_HITS ? "That is all" : "");
+  }
 }
 
 // Of a photo of the collection nothing is told beside its name.
@@ -110,11 +175,11 @@ function facts(photo) {
   return [size, photo.format, ...(photo.exif_rotated ? ["turned upright"] : [])];
 }
 
-function summary(count) {
+function summary(count, hasMore) {
   if (count > 0) {
-    return `${count} found, nearest first`;
+    return `${count} ${hasMore ? "shown" : "found"}, nearest first`;
   }
-  if (countConditions() > 0) {
+  if (shown.filter !== null) {
     return "No photo meets the filter";
   }
   return query.photo ? "The collection is empty" : "The collection has no other photo";
@@ -132,6 +197,7 @@ function showTrouble(error) {
   byId("error-detail").textContent = error.message;
   byId("error").hidden = false;
   byId("empty").hidden = true;
+  hideMore();
   byId("key-form").hidden = error.status !== UNAUTHORIZED;
   if (error.status === UNAUTHORIZED) {
     byId("error-detail").textContent = hasKey()
@@ -245,4 +311,5 @@ async function showCollection() {
 
 listenForPhotos();
 listenForForms();
+listenForMore(searchMore);
 showCollection();

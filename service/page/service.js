@@ -23,7 +23,10 @@ export function setKey(value) {
 }
 
 export async function request(url, options = {}) {
-  const headers = hasKey() ? { Authorization: `Bearer ${key()}` } : {};
+  const headers = { ...options.headers };
+  if (hasKey()) {
+    headers.Authorization = `Bearer ${key()}`;
+  }
   let response;
   try {
     response = await fetch(url, { ...options, headers });
