@@ -4,6 +4,7 @@ For the HEALTHCHECK of a container; the standard library alone, so that it start
 """
 
 import argparse
+import os
 import sys
 from http.client import HTTPException
 from urllib.error import HTTPError
@@ -29,7 +30,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m service.healthcheck", description="Ask a running service for its health."
     )
-    parser.add_argument("--url", default="http://127.0.0.1:8000", help="address of the service")
+    port = os.environ.get("MULTIGRAIN_PORT", "8000")  # the service's own, in its container
+    parser.add_argument(
+        "--url", default=f"http://127.0.0.1:{port}", help="address of the service (%(default)s)"
+    )
     fault = check(parser.parse_args().url)
     if fault is not None:
         print(fault, file=sys.stderr)

@@ -20,6 +20,23 @@ from multigrain.transforms import Preprocessing
 
 Draw = Callable[[int], Image.Image]
 
+# The files that take longest, the longest first: begun last, one would run on alone.
+LONGEST = (
+    "test_readme.py",
+    "test_trainer_run.py",
+    "test_service_process.py",
+    "test_trainer_convert.py",
+    "test_trainer_recipes.py",
+    "test_index_resume.py",
+    "test_trainer_export.py",
+    "test_trainer_resume.py",
+    "test_trainer_processes.py",
+    "test_index_changes.py",
+    "test_trainer_engine.py",
+    "test_index_memory.py",
+    "test_service_openapi.py",
+)
+
 # How long an example takes is the machine's affair.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
@@ -27,6 +44,12 @@ settings.load_profile("tests")
 # pytorch-metric-learning imports this module, which replaces faiss's own methods by others that
 # lose arguments; the tests of the index run in the same process.
 sys.modules.setdefault("faiss.contrib.torch_utils", ModuleType("faiss.contrib.torch_utils"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first, the others in their order."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture(scope="session", autouse=True)

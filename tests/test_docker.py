@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from index.layout import Layout
 
@@ -24,10 +26,11 @@ TARGETS = ("trainer", "index", "service")
 
 # What the suite does of each RUN step, or why it does not.
 RUN_STEPS = {
-    "python -m venv /opt/venv": "the Makefile's first step, by .ci/run",
-    "pip install ${TORCH_INDEX:+": "make install-dev, in one step with the project",
-    'pip install ".[${EXTRA}]"': "make install-dev, which installs the same extras editable",
-    "groupadd --gid 10001": "not run: it would add a user to the machine that tests",
+    "python -m venv /opt/venv": "run by .ci/run, in another folder",
+    "pip install --constraint constraints.txt ${TORCH_INDEX:+": "the Makefile installs the same, "
+    "in one call; the newest versions, which need not be the image's",
+    'pip install --constraint constraints.txt ".[${EXTRA}]"': "the Makefile, editable",
+    "groupadd --gid 10001": "run below, in a folder of its own",
 }
 
 
@@ -114,6 +117,37 @@ def test_every_step_of_the_build_is_accounted_for() -> None:
         assert step.startswith(known)
 
 
+def test_user_and_folders_are_made_as_the_image_says(tmp_path: Path) -> None:
+    """The step that needs root runs as it stands, but below a folder: user, home and volumes."""
+    if os.geteuid() != 0 or shutil.which("useradd") is None:
+        pytest.skip("users are made by root alone, with useradd")
+    (step,) = [i.value for i in read_stages()["base"][1] if i.name == "RUN"]
+    step = re.sub(r"\b(groupadd|useradd) ", rf"\1 --prefix {tmp_path} ", step)
+    step = re.sub(r" /(indexes|runs)\b", rf" {tmp_path}/\1", step)
+    for name in ("passwd", "group", "shadow", "gshadow"):
+        (tmp_path / "etc").mkdir(exist_ok=True)
+        (tmp_path / "etc" / name).touch()
+    subprocess.run(["sh", "-euc", step], check=True, capture_output=True)
+    user, _, group = last("service", "USER").partition(":")
+    entry = (tmp_path / "etc" / "passwd").read_text().split(":")
+    assert entry[2:4] == [user, group]
+    for folder in (tmp_path / entry[5].lstrip("/"), tmp_path / "indexes", tmp_path / "runs"):
+        assert (folder.stat().st_uid, folder.stat().st_gid) == (int(user), int(group))
+
+
+def test_every_dependency_of_the_images_is_pinned() -> None:
+    """The constraints name one version for each, within the range that the project takes."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [Requirement(text) for text in project["dependencies"] + extras["cpu"] + extras["gpu"]]
+    lines = (ROOT / "docker" / "constraints.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    versions = {pin.name: str(pin.specifier).removeprefix("==") for pin in pins}
+    assert len(versions) == len(pins)
+    assert [r.name for r in wanted if r.name not in versions] == []
+    assert [r.name for r in wanted if not r.specifier.contains(versions[r.name])] == []
+
+
 def test_base_image_is_pinned_to_a_release() -> None:
     """Both stages come from one image, whose tag names a whole version and a Debian release."""
     (image,) = re.findall(r"^ARG PYTHON_IMAGE=(.*)$", DOCKERFILE.read_text(), re.MULTILINE)
@@ -146,12 +180,17 @@ def test_healthcheck_answers_help() -> None:
     subprocess.run([sys.executable, *command[1:], "--help"], check=True, capture_output=True)
 
 
-def test_copied_files_exist() -> None:
-    """Every path the build stage copies is in the repository."""
+def test_copied_files_exist_and_are_sent_to_the_engine() -> None:
+    """Every path the build stage copies is in the repository, and not ignored; nothing else is."""
+    ignored = (DOCKERFILE.parent / "Dockerfile.dockerignore").read_text().splitlines()
+    sent = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    copied = set()
     for instruction in read_stages()["build"][1]:
         if instruction.name == "COPY":
             *sources, _ = instruction.value.split()
             assert all((ROOT / source).exists() for source in sources), instruction
+            copied.update(sources)
+    assert sent == copied
 
 
 def test_compose_builds_targets_of_the_dockerfile() -> None:
@@ -176,7 +215,7 @@ def test_compose_publishes_on_loopback_and_mounts_read_only() -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports)
     for name in ("service", "service-gpu"):
         assert all(volume.endswith(":ro") for volume in services[name]["volumes"])
-    assert all(service["read_only"] for service in services.values())
+    assert all(service["read_only"] and service["init"] for service in services.values())
 
 
 def test_compose_writes_only_to_volumes_of_the_images_user() -> None:

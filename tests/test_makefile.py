@@ -67,6 +67,15 @@ def test_detached_the_service_is_waited_for_on_its_port() -> None:
     assert "echo http://127.0.0.1:8099" in text
 
 
+@pytest.mark.parametrize(("arguments", "tool"), [((), "bin/pip"), (("UV=uv",), "uv pip")])
+def test_a_developers_environment_is_one_install(arguments: tuple[str, ...], tool: str) -> None:
+    """Programs and tools come in one call, of pip or of uv: torch is resolved once."""
+    lines = dry_run("install-dev", "VENV=build/none", *arguments).splitlines()
+    (install,) = [line for line in lines if " install " in line]
+    assert tool in install
+    assert install.endswith("-e '.[cpu,dev]'")
+
+
 def test_ci_runs_the_test_command_and_the_demo() -> None:
     """What CI runs is what the README says."""
     script = (ROOT / ".ci/run").read_text()

@@ -29,6 +29,7 @@ from service.__main__ import PROG, main
 from service.batcher import Batcher
 from service.engine import Engine, FingerprintMismatchError
 from service.healthcheck import check
+from service.healthcheck import main as healthcheck
 from service.server import DrainingServer, PortError
 from service.settings import Settings
 
@@ -310,6 +311,18 @@ def test_healthcheck_tells_a_ready_service_from_an_absent_one(service: Service) 
     service.server.runtime.draining = True
     assert "503" in str(check(service.url))
     service.server.runtime.draining = False
+
+
+def test_healthcheck_asks_the_port_of_its_container(
+    service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The setting that moves the service moves the probe with it."""
+    monkeypatch.setattr(sys, "argv", ["service.healthcheck"])
+    monkeypatch.setenv("MULTIGRAIN_PORT", str(free_port()))
+    assert healthcheck() == 1
+    assert "does not answer" in capsys.readouterr().err
+    monkeypatch.setenv("MULTIGRAIN_PORT", service.url.rpartition(":")[2])
+    assert healthcheck() == 0
 
 
 def test_every_failure_to_open_is_an_error_the_user_can_read() -> None:
