@@ -32,6 +32,10 @@ class RecallNotReachedError(IndexFolderError):
     """A recall was asked for that no measured search of this generation reaches."""
 
 
+class NotCalibratedError(IndexFolderError):
+    """A probability was asked for, and nobody has calibrated the index."""
+
+
 class ChangesRefusedError(IndexFolderError):
     """Adds and deletes are not taken: the folder is read-only, or made before there were any."""
 

@@ -2,14 +2,15 @@
 
 import base64
 import json
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from index.errors import IndexFolderError
 from index.store import EMBEDDING_DTYPE
+from multigrain.calibration import Calibration
 
 FORMAT = 1
 
@@ -104,6 +105,30 @@ class SearchPart(_Part):
     tuned_next_id: int = 0
 
 
+CalibrationSource = Literal["labels", "copies"]
+
+
+class CalibrationPart(_Part):
+    """The probability that two photos show the same thing: logistic in their cosine.
+
+    Fitted to so many pairs of a labelled list, or of edited copies and what they found. `error`
+    is how far probabilities and shares of same pairs lie apart, on pairs that were not fitted;
+    null where there were too few of them.
+    """
+
+    slope: float = Field(gt=0)
+    intercept: float
+    source: CalibrationSource
+    num_same: int
+    num_other: int
+    error: float | None = None
+
+    @property
+    def curve(self) -> Calibration:
+        """From cosines to probabilities."""
+        return Calibration(self.slope, self.intercept)
+
+
 class CanaryPart(_Part):
     """A stored row, base64 of its fp16 bytes, and the ids its search gave at publish."""
 
@@ -142,6 +167,7 @@ class Manifest(_Part):
     counts: CountsPart
     adds: AddsPart = AddsPart()
     search: SearchPart = SearchPart()
+    calibration: CalibrationPart | None = None
     canaries: list[CanaryPart] = []
 
     def to_bytes(self) -> bytes:

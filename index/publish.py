@@ -18,7 +18,15 @@ from index.current import read_current, write_current, write_manifest
 from index.encode import read_shard
 from index.errors import IndexFolderError
 from index.layout import Layout
-from index.manifest import AddsPart, CountsPart, FilePart, Manifest, ModelPart, ShardPart
+from index.manifest import (
+    AddsPart,
+    CalibrationPart,
+    CountsPart,
+    FilePart,
+    Manifest,
+    ModelPart,
+    ShardPart,
+)
 from index.searching.canaries import choose_canaries
 from index.searching.ranker import Ranker
 from index.steps import Steps
@@ -40,8 +48,9 @@ def publish(
     created: str,
     writer: str,
     steps: Steps,
+    calibration: CalibrationPart | None = None,
 ) -> Manifest:
-    """Write the next generation and make it the live one."""
+    """Write the next generation and make it the live one; without a calibration, its parent's."""
     name = journal.start_generation()
     shards = shard_parts(layout, journal)
     counts = _counts(journal, num_live=len(live_ids), num_rows=sum(part.n for part in shards))
@@ -71,6 +80,7 @@ def publish(
         counts=counts,
         adds=AddsPart(folded=journal.folded()),
         search=last_tuned(layout, parent, codebook),
+        calibration=calibration or (parent.calibration if parent else None),
         canaries=choose_canaries(ranker, live_ids),
     )
     pointer = write_manifest(layout, manifest, steps=steps)

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
@@ -14,32 +15,37 @@ from index.changes.follower import Follower
 from index.changes.segment import Segment
 from index.current import Pointer, checked_manifest, pointers, read_current
 from index.encode import read_shard
-from index.errors import IndexFolderError
+from index.errors import IndexFolderError, NotCalibratedError
 from index.faiss_module import load_faiss
 from index.layout import Layout
 from index.lock import open_shared
 from index.manifest import Manifest
 from index.searching.canaries import CanaryEmbedder, check_embeddings, replay
-from index.searching.half import widened
 from index.searching.live import live_flags
 from index.searching.present import Present
 from index.searching.ranker import Ranker
+from index.searching.reranking import Rerank, reranked
 from index.searching.scoring import Ranked
 from index.searching.where import Filter
 from index.store import require_size
 from index.tuning.curve import search_depth
 from index.upkeep.check import check_generation
+from multigrain.calibration import Calibration
 
 _logger = logging.getLogger(__name__)
 
 
 class Neighbour(NamedTuple):
-    """A content found by a search: exact cosine, first live path, metadata with all `paths`."""
+    """A content found by a search: exact cosine, first live path, metadata with all `paths`.
+
+    The probability that it shows the same thing is None where the index is not calibrated.
+    """
 
     id: int
     score: float
     uri: str
     metadata: dict[str, Any]
+    same_probability: float | None = None
 
 
 class Searcher:
@@ -162,6 +168,12 @@ class Searcher:
         return len(self._present.recent.ids)
 
     @property
+    def calibration(self) -> Calibration | None:
+        """From cosines to probabilities; None where nobody calibrated the index."""
+        part = self.manifest.calibration
+        return None if part is None else part.curve
+
+    @property
     def nlist(self) -> int:
         """The number of lists; 0 where every search compares every row."""
         return self._ranker.nlist
@@ -175,11 +187,13 @@ class Searcher:
         recall: float | None = None,
         exact: bool = False,
         allowed: NDArray[np.int64] | None = None,
+        rerank: Rerank = Rerank.NONE,
     ) -> list[list[Neighbour]]:
         """The k nearest contents of each query, fp32 [Q, D]: `rank`, then `neighbours`."""
-        return self.neighbours(
-            self.rank(queries, k, nprobe=nprobe, recall=recall, exact=exact, allowed=allowed)
+        ranked = self.rank(
+            queries, k, nprobe=nprobe, recall=recall, exact=exact, allowed=allowed, rerank=rerank
         )
+        return self.neighbours(ranked)
 
     def rank(
         self,
@@ -190,24 +204,27 @@ class Searcher:
         recall: float | None = None,
         exact: bool = False,
         allowed: NDArray[np.int64] | None = None,
+        rerank: Rerank = Rerank.NONE,
     ) -> list[Ranked]:
         """Ids and exact cosines of the k nearest contents of each query fp32 [Q, D], best first.
 
         Ties are ordered by id; fewer than k when fewer exist. The search is the tuned one, or
         with `recall` the fastest measured one that reaches it; `nprobe` lists are searched
         whatever was measured, and `exact` compares every row. `allowed` holds the ids that may be
-        found, int64 [n], ascending; dead and unknown ones are left out. Raises IndexFolderError
-        for a wrong shape, a number out of range, or a query that is zero or not finite;
-        RecallNotReachedError.
+        found, int64 [n], ascending; dead and unknown ones are left out. `rerank` orders what is
+        found otherwise than by cosine. Raises IndexFolderError for a wrong shape, a number out
+        of range, or a query that is zero or not finite; RecallNotReachedError.
         """
-        depth = search_depth(self.manifest, recall)
-        return self._present.search(
-            np.asarray(queries),
-            k,
+        depth, present = search_depth(self.manifest, recall), self._present
+        search = partial(
+            present.search,
             nprobe=depth.nprobe if nprobe is None else nprobe,
             rerank=depth.rerank,
             exact=exact,
             allowed=allowed,
+        )
+        return reranked(
+            rerank, np.asarray(queries), k, search=search, embeddings=present.embeddings
         )
 
     def neighbours(self, ranked: Sequence[Ranked]) -> list[list[Neighbour]]:
@@ -217,11 +234,17 @@ class Searcher:
         )
         return [
             [
-                Neighbour(int(i), float(score), entries[int(i)].uri, entries[int(i)].metadata)
-                for i, score in zip(part.ids, part.scores, strict=True)
+                Neighbour(int(i), float(score), entries[int(i)].uri, entries[int(i)].metadata, same)
+                for i, score, same in zip(*part, self._same_probabilities(part), strict=True)
             ]
             for part in ranked
         ]
+
+    def _same_probabilities(self, part: Ranked) -> Sequence[float | None]:
+        if self.calibration is None:
+            return [None] * len(part.ids)
+        probabilities: list[float] = self.calibration.probabilities(part.scores).tolist()
+        return probabilities
 
     def embedding(self, id: int) -> NDArray[np.float32] | None:  # noqa: A002 - the index's word for a row
         """The stored embedding of a content, unit fp32 [D]; None for an unknown or dead id."""
@@ -229,9 +252,7 @@ class Searcher:
 
     def embeddings(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """The stored embeddings of live contents, unit fp32 [n, D], in the order of the ids."""
-        rows = widened(self._present.rows(np.array(ids, dtype=np.int64)))
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        return rows
+        return self._present.embeddings(ids)
 
     def contents(self, ids: Sequence[int]) -> list[Content]:
         """What is known of live contents, by id; unknown and dead ids are left out."""
@@ -258,6 +279,15 @@ class Searcher:
     def require_recall(self, recall: float) -> None:
         """Refuse a recall no measured search reaches; raises RecallNotReachedError naming those."""
         search_depth(self.manifest, recall)
+
+    def require_calibration(self) -> Calibration:
+        """The curve by which probabilities are told; raises NotCalibratedError without one."""
+        if self.calibration is None:
+            raise NotCalibratedError(
+                f"{self._layout.root}: not calibrated, so no probability is known; run "
+                "python -m index.calibrate"
+            )
+        return self.calibration
 
     def photo_path(self, id: int) -> Path | None:  # noqa: A002 - the index's word for a row
         """The first live photo file of a content, absolute; None for an unknown or dead id."""

@@ -20,7 +20,7 @@ from index.collection.vanished import require_present
 from index.embed import EmbedReport, embed_pending
 from index.encode import encode_missing, require_encoded, row_ranges
 from index.errors import IndexFolderError
-from index.manifest import Manifest
+from index.manifest import CalibrationPart, Manifest
 from index.publish import is_due, publish, shard_parts, write_quarantine
 from index.retire import retire
 from index.rows import StoredRows
@@ -229,11 +229,21 @@ def tune_search(
     write_tuned(shop.layout, codebook, search.model_copy(update=rows), steps=shop.steps)
 
 
-def publish_generation(shop: Workshop, codebook: Codebook) -> Manifest:
-    """Stage G: the next generation, or the live one itself where nothing differs from it."""
+def publish_generation(
+    shop: Workshop, codebook: Codebook, *, calibration: CalibrationPart | None = None
+) -> Manifest:
+    """Stage G: the next generation, or the live one itself where nothing differs from it.
+
+    Without a calibration it keeps that of the live one.
+    """
     require_encoded(shop.layout, shop.journal, codebook=codebook.name)
     manifest = shop.parent
-    if manifest is None or is_due(shop.layout, shop.journal, manifest, codebook):
+    is_calibrated = manifest is not None and calibration in (None, manifest.calibration)
+    if (
+        manifest is None
+        or not is_calibrated
+        or is_due(shop.layout, shop.journal, manifest, codebook)
+    ):
         folders = [record.folder for record in shop.journal.shards()]
         warn_of_imbalance(shop.layout, codebook=codebook.name, folders=folders)
         manifest = publish(
@@ -246,6 +256,7 @@ def publish_generation(shop: Workshop, codebook: Codebook) -> Manifest:
             created=shop.started,
             writer=_WRITER,
             steps=shop.steps,
+            calibration=calibration,
         )
     # Where nothing differs, what a build that was killed behind CURRENT left.
     retire(shop.layout, manifest, steps=shop.steps)

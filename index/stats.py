@@ -84,6 +84,7 @@ def read_stats(root: Path) -> dict[str, Any]:
         "recall_lower": tuned.recall_lower,
         "nprobe": tuned.nprobe,
         "rerank": tuned.rerank,
+        "calibrated": manifest.calibration and manifest.calibration.source,
         "bytes": {
             "embeddings": _size(folder / "emb.f16" for folder in folders),
             "lists": _size(folder / "ivf.faiss" for folder in folders),

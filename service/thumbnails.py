@@ -1,14 +1,13 @@
 """GET /images/{id}/thumbnail: a small JPEG of an indexed photo, made on request."""
 
 import hashlib
-import io
 from functools import partial
 from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Query, Request, Response
-from PIL import Image
 
-from multigrain.photo import PhotoError, open_photo
+from multigrain.photo import PhotoError
+from multigrain.thumbnail import jpeg_thumbnail
 from service.engine import Engine
 from service.errors import ProblemError
 from service.ids import ImageId
@@ -79,13 +78,9 @@ def _etag(photo: bytes, size: int) -> str:
 
 def _shrink(photo: bytes, image_id: int, size: int) -> bytes:
     try:
-        image = open_photo(photo, min_side=size).image
+        return jpeg_thumbnail(photo, size=size, quality=JPEG_QUALITY)
     except PhotoError:
         raise _photo_missing(image_id) from None
-    image.thumbnail((size, size), Image.Resampling.LANCZOS)
-    jpeg = io.BytesIO()
-    image.save(jpeg, "JPEG", quality=JPEG_QUALITY)
-    return jpeg.getvalue()
 
 
 def _photo_missing(image_id: int) -> ProblemError:

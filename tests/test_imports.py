@@ -32,7 +32,7 @@ ONLY_IN = {
     "tensorboard": ("trainer/engine/logbook",),
     "timm": ("multigrain/backbone", "trainer/"),
     "torchvision": ("multigrain/backbone", "trainer/"),
-    "PIL": ("multigrain/", "trainer/", "service/thumbnails.py"),
+    "PIL": ("multigrain/", "trainer/"),
 }
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 

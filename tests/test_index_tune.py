@@ -360,9 +360,11 @@ def test_views_of_photos_that_vanished_are_passed_over(
         return b"no photo" if content_id == 5 else files[content_id].read_bytes()
 
     def queries(num_queries: int) -> np.ndarray:
-        return view_queries(
+        found = view_queries(
             embedder, read, np.arange(40), num_queries=num_queries, num_threads=2, seed=1
         )
+        assert len(found.ids) == len(set(found.ids) - gone - {5}) == len(found.rows)
+        return found.rows
 
     few = queries(20)
     assert few.shape == (20, DIM)

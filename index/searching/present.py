@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from index.catalog_reader import CatalogReader, Content, Entry
 from index.changes.recent import Recent
+from index.searching.half import unit
 from index.searching.ranker import Ranker
 from index.searching.scoring import Ranked
 from index.searching.where import Filter
@@ -28,6 +29,12 @@ class Present(NamedTuple):
     def num_live(self) -> int:
         """How many contents can be found."""
         return self.ranker.num_live + len(self.recent.ids)
+
+    @property
+    def live_ids(self) -> NDArray[np.int64]:
+        """The ids of contents that can be found, ascending."""
+        # Adds have ids behind all others.
+        return np.concatenate([self.ranker.live_ids, self.recent.ids])
 
     def is_live(self, content_id: int) -> bool:
         """Whether a content can be found."""
@@ -64,6 +71,10 @@ class Present(NamedTuple):
         rows[is_added] = self.recent.rows.gather(ids[is_added])
         rows[~is_added] = self.ranker.rows.gather(ids[~is_added])
         return rows
+
+    def embeddings(self, ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+        """The same scaled to unit length, fp32 [n, D]."""
+        return unit(self.rows(np.array(ids, dtype=np.int64)))
 
     def entries(self, ids: Sequence[int], *, also_dead: bool = False) -> dict[int, Entry]:
         """The entries of live ids; unknown and dead ones are left out.

@@ -113,6 +113,14 @@ class Ranker:
             source = ScanCandidates(self.rows, self.live_ids)
         return self.search_in(source, queries, k, nprobe=chosen, rerank=rerank)
 
+    def coded(
+        self, queries: NDArray[np.float32], k: int, *, nprobe: int
+    ) -> list[NDArray[np.int64]]:
+        """The ids of the k nearest by their codes alone, best first; raises as `search` does."""
+        queries = self._checked(queries, k, nprobe, None)
+        found = self._all.find(queries, Depth(min(nprobe, self.nlist), k))
+        return [ids[ids >= 0] for ids in found.ids]
+
     def scan(
         self, rows: Rows, ids: NDArray[np.int64], queries: NDArray[np.float32], k: int
     ) -> list[Ranked]:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,18 @@ _logger = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]
 
 
+class HeldOut(NamedTuple):
+    """Edited views and the contents they were made of: ids int64 [Q], unit rows fp32 [Q, D]."""
+
+    ids: NDArray[np.int64]
+    rows: NDArray[np.float32]
+
+
+class _View(NamedTuple):
+    content_id: int
+    pixels: Pixels
+
+
 def journal_queries(
     layout: Layout, journal: Journal, embedder: PhotoEmbedder, live_ids: NDArray[np.int64]
 ) -> NDArray[np.float32]:
@@ -42,7 +55,7 @@ def journal_queries(
     try:
         journal.write_catalog(copy)
         with closing(CatalogReader(copy)) as catalog:
-            return view_queries(
+            found = view_queries(
                 embedder,
                 catalog.read_photo,
                 live_ids,
@@ -50,6 +63,7 @@ def journal_queries(
                 num_threads=num_cpus(),
                 seed=_SEED,
             )
+            return found.rows
     finally:
         copy.unlink(missing_ok=True)
 
@@ -62,8 +76,8 @@ def view_queries(
     num_queries: int,
     num_threads: int,
     seed: int,
-) -> NDArray[np.float32]:
-    """Unit rows fp32 [Q, D] of edited views of random contents, at most one of each.
+) -> HeldOut:
+    """Edited views of random contents, at most one of each.
 
     `read_photo` gives a content's bytes, None where no file holds them any more. What cannot be
     read or embedded is passed over for another content, as long as four times `num_queries`
@@ -72,17 +86,19 @@ def view_queries(
     most = min(len(live_ids), _MOST_TRIED * num_queries)
     chosen = np.random.default_rng(seed).permutation(live_ids)[:most]
     views = _views(embedder, read_photo, chosen.tolist(), num_threads=num_threads, seed=seed)
-    rows = list[NDArray[np.float32]]()
-    while len(rows) < num_queries and (pixels := list(islice(views, _BATCH))):
-        rows += _embedded(embedder, pixels)
+    ids, rows = list[int](), list[NDArray[np.float32]]()
+    while len(rows) < num_queries and (batch := list(islice(views, _BATCH))):
+        for view, row in _embedded(embedder, batch):
+            ids.append(view.content_id)
+            rows.append(row)
     found = np.array(rows[:num_queries], dtype=np.float32).reshape(-1, embedder.dim)
     if len(found) < min(num_queries, len(live_ids)):
         _logger.warning(
-            "%d of %d held-out photos can be read: the search is tuned on these",
+            "%d of %d held-out photos can be read: what is measured is measured on these",
             len(found),
             min(num_queries, len(live_ids)),
         )
-    return found
+    return HeldOut(np.array(ids[:num_queries], dtype=np.int64), found)
 
 
 def _views(
@@ -92,10 +108,10 @@ def _views(
     *,
     num_threads: int,
     seed: int,
-) -> Iterator[Pixels]:
+) -> Iterator[_View]:
     """The model's input for a view of each content that can be read, in order."""
 
-    def view(numbered: tuple[int, int]) -> Pixels | None:
+    def view(numbered: tuple[int, int]) -> _View | None:
         place, content_id = numbered
         data = read_photo(content_id)
         if data is None:
@@ -103,22 +119,26 @@ def _views(
         # Photos take turns, so that a small collection too meets every kind of edit.
         kind = VIEW_KINDS[place % len(VIEW_KINDS)]
         try:
-            return embedder.read_view(data, kind=kind, seed=seed + content_id).pixels
+            pixels = embedder.read_view(data, kind=kind, seed=seed + content_id).pixels
         except PhotoError:
             return None
+        return _View(content_id, pixels)
 
     window = 4 * _BATCH + 2 * num_threads
-    for pixels in in_order(view, enumerate(ids), num_threads=num_threads, window=window):
-        if pixels is not None:
-            yield pixels
+    for found in in_order(view, enumerate(ids), num_threads=num_threads, window=window):
+        if found is not None:
+            yield found
 
 
-def _embedded(embedder: PhotoEmbedder, pixels: Sequence[Pixels]) -> list[NDArray[np.float32]]:
+def _embedded(
+    embedder: PhotoEmbedder, views: Sequence[_View]
+) -> list[tuple[_View, NDArray[np.float32]]]:
     try:
-        rows = embedder.embed_pixels(pixels, _BATCH)
+        rows = embedder.embed_pixels([view.pixels for view in views], _BATCH)
     except EmbeddingError:
-        if len(pixels) == 1:
+        if len(views) == 1:
             return []
         # One view the model gives nothing for must not cost its neighbours their place.
-        return [row for one in pixels for row in _embedded(embedder, [one])]
-    return [row for row in rows if abs(float(np.linalg.norm(row)) - 1) <= _NORM_TOLERANCE]
+        return [pair for view in views for pair in _embedded(embedder, [view])]
+    pairs = zip(views, rows, strict=True)
+    return [pair for pair in pairs if abs(float(np.linalg.norm(pair[1])) - 1) <= _NORM_TOLERANCE]

@@ -1,0 +1,126 @@
+"""`python -m index.evaluate`: what an index loses of its model's answers, and where."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from multigrain.config import Config
+from multigrain.files import write_via_temporary
+from multigrain.program import load_config, run_main
+
+if TYPE_CHECKING:
+    from index.judging.losses import Line
+
+PROG = "index.evaluate"
+_SEED = 20190223
+
+Part = tuple[str, "list[Line]"]
+
+
+class EvaluateConfig(Config):
+    """What is asked of which index."""
+
+    index: Path = Field(description="index folder")
+    checkpoint: Path | None = Field(
+        default=None, description="checkpoint file; unset: the one in the index folder"
+    )
+    queries: Path | None = Field(
+        default=None,
+        description="CSV or JSONL list of photos (path, instance), each asking for the photos of "
+        "the index that were listed with the same instance; unset: edited copies of its photos",
+    )
+    num_queries: int = Field(default=500, ge=1, description="edited copies to ask with")
+    num_photos: int = Field(
+        default=200,
+        ge=0,
+        description="photos to try other pooling exponents on; each takes two passes of the trunk",
+    )
+    json_: Path | None = Field(default=None, description="JSON file to write")
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print tables of what is lost by lists, codes, dimensions, exponent; gives the status."""
+    config = load_config(
+        EvaluateConfig,
+        prog=PROG,
+        description="Say what an index loses, against exact search of its stored rows.",
+        argv=sys.argv[1:] if argv is None else argv,
+        environ=os.environ,
+    )
+    return run_main(lambda: _evaluate(config), prog=PROG)
+
+
+def _evaluate(config: EvaluateConfig) -> int:
+    parts = evaluate(config)
+    print("\n\n".join(_markdown(title, lines) for title, lines in parts))
+    if config.json_:
+        document = {
+            title: [
+                line.score._asdict() | {"name": line.name, "milliseconds": line.milliseconds}
+                for line in lines
+            ]
+            for title, lines in parts
+        }
+        with write_via_temporary(config.json_) as temporary:
+            temporary.write_text(json.dumps(document, indent=2))
+    return 0
+
+
+def evaluate(config: EvaluateConfig) -> list[Part]:
+    """The tables by their titles, each with what it is measured against in its first line."""
+    # Here, so that --help does not wait for torch.
+    import numpy as np
+
+    from index.judging.exponents import exponent_lines
+    from index.judging.losses import dimension_lines, search_lines
+    from index.judging.questions import listed_questions, view_questions
+    from index.searcher import Searcher
+    from multigrain.cpus import num_cpus
+    from multigrain.embedder import Embedder
+
+    threads = num_cpus()
+    with closing(Searcher.open(config.index)) as searcher:
+        checkpoint = config.checkpoint or searcher.checkpoint_path
+        embedder = Embedder.open(checkpoint, device=config.device)
+        searcher.require_model(embedder)
+        if config.queries:
+            asked = listed_questions(config.queries, searcher, embedder, num_threads=threads)
+        else:
+            asked = view_questions(
+                searcher, embedder, num_queries=config.num_queries, num_threads=threads
+            )
+        parts: list[Part] = [(f"Lists and codes, {len(asked.answers)} queries", [])]
+        parts[0][1].extend(search_lines(searcher, asked))
+        if embedder.document.embedding.whitening is not None:
+            parts.append(("Dimensions of the whitening", list(dimension_lines(searcher, asked))))
+        drawn = np.random.default_rng(_SEED).permutation(searcher.present.live_ids)
+        ids = drawn[: config.num_photos].tolist()
+        lines = list(exponent_lines(checkpoint, embedder, searcher.read_photo, ids)) if ids else []
+        if lines:
+            parts.append((f"Pooling exponent, {len(ids)} photos, without whitening", lines))
+    return parts
+
+
+def _markdown(title: str, lines: "Sequence[Line]") -> str:
+    rows = [
+        f"## {title}",
+        "",
+        "| | of the ten nearest | recall@1 | AP of ten | ms a query |",
+        "|---|---|---|---|---|",
+    ]
+    for line in lines:
+        time = "" if line.milliseconds is None else f"{line.milliseconds:.2f}"
+        agreement, first, ap = line.score
+        rows.append(f"| {line.name} | {agreement:.3f} | {first:.3f} | {ap:.3f} | {time} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What an index loses of its model's answers: by lists, codes, dimensions, exponent."""

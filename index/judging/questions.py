@@ -1,0 +1,101 @@
+"""Queries whose right answers are known, and how well ranked ids answer them.
+
+Letters: Q queries, D embedding.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.collection.listed import embed_files
+from index.collection.reading import PhotoEmbedder
+from index.errors import IndexFolderError
+from index.searcher import Searcher
+from index.searching.where import ATTRIBUTES, Filter
+from index.tuning.held_out import view_queries
+from multigrain.metrics import average_precision, recall_at
+from multigrain.photo_list import read_photo_list
+
+NUM_NEIGHBOURS = 10
+_SEED = 20190220
+
+Ids = NDArray[np.int64]
+
+
+class Questions(NamedTuple):
+    """Unit rows fp32 [Q, D], and the ids that answer each, ascending."""
+
+    rows: NDArray[np.float32]
+    answers: list[Ids]
+
+
+class Score(NamedTuple):
+    """Means over queries, of the ten nearest found.
+
+    `agreement` is the share of the ten nearest of the reference that are among them;
+    `recall_at_1` and `ap` are of the right answers. `ap` is rectangular, over ten answers at
+    most; one that was not found counts as missed.
+    """
+
+    agreement: float
+    recall_at_1: float
+    ap: float
+
+
+def view_questions(
+    searcher: Searcher, embedder: PhotoEmbedder, *, num_queries: int, num_threads: int
+) -> Questions:
+    """Edited views of random photos of the index; each asks for its own."""
+    found = view_queries(
+        embedder,
+        searcher.read_photo,
+        searcher.present.live_ids,
+        num_queries=num_queries,
+        num_threads=num_threads,
+        seed=_SEED,
+    )
+    if not len(found.ids):
+        raise IndexFolderError("no photo of the index can be read: there is nothing to ask with")
+    return Questions(found.rows, [np.array([one]) for one in found.ids])
+
+
+def listed_questions(
+    path: Path, searcher: Searcher, embedder: PhotoEmbedder, *, num_threads: int
+) -> Questions:
+    """The photos of a CSV or JSONL list with a column `instance`, each asking for its like.
+
+    Answers are the photos of the index whose own list gave them the same `instance`; a query
+    without any is left out. Raises IndexFolderError where that leaves none.
+    """
+    listed = list(read_photo_list(path))
+    if any("instance" not in row.attributes for row in listed):
+        raise IndexFolderError(f"{path}: every query needs a path and an instance")
+    names = {row.attributes["instance"] for row in listed}
+    known = {
+        name: searcher.matching([Filter(f"{ATTRIBUTES}instance", "=", name)])
+        for name in names
+        if name not in ("", None)
+    }
+    asked = [(path.parent / row.path, known.get(row.attributes["instance"])) for row in listed]
+    kept = [(file, ids) for file, ids in asked if ids is not None and len(ids)]
+    if not kept:
+        raise IndexFolderError(
+            f"{path}: no photo of the index has one of these instances; index a list with a "
+            "column instance"
+        )
+    rows = embed_files([file for file, _ in kept], embedder, num_threads=num_threads)
+    return Questions(rows, [ids for _, ids in kept])
+
+
+def score(found: Sequence[Ids], *, reference: Sequence[Ids], answers: Sequence[Ids]) -> Score:
+    """Score the ids found for each query, best first, at most ten of each."""
+    values = []
+    for ids, near, right in zip(found, reference, answers, strict=True):
+        ranks = np.flatnonzero(np.isin(ids, right)).astype(np.int64)
+        num_right = min(len(right), NUM_NEIGHBOURS)
+        agreement = np.isin(near, ids).mean() if len(near) else 1.0
+        values.append((agreement, recall_at(ranks, 1), average_precision(ranks, num_right)))
+    return Score(*(float(value) for value in np.mean(values, axis=0)))
