@@ -9,6 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from starlette.requests import Request
 from starlette.types import Receive
 
+from multigrain.augmented import Augment
 from service.batcher import DeadlineExceededError, Done
 from service.errors import ClientGoneError
 from service.queries import Answer, PhotoFacts, Query, Search
@@ -60,7 +61,8 @@ class Answering:
     async def with_photo(self, photo: bytes, search: Search | None) -> Answered:
         """Decode a photo, unless it is known, and ask the next batch; raises PhotoError."""
         engine, limits = self._ready.engine, self._runtime.limits
-        source = await self.prepare(lambda: engine.take_in(photo, limits))
+        augment = search.augment if search else Augment.NONE
+        source = await self.prepare(lambda: engine.take_in(photo, limits, augment))
         decode_seconds = time.perf_counter() - self._started_at
         return await self.ask(Query(source, search), decode_seconds)
 

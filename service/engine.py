@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index.searcher import Searcher
+from multigrain.augmented import Augment, mean_embedding, mirrored
 from multigrain.embedder import Embedder
 from multigrain.errors import MultiGrainError
 from multigrain.photo import PhotoLimits
@@ -79,17 +80,17 @@ class Engine:
         trunk = self.embedder.document.backbone.name
         return f"multigrain-{trunk}@sha256:{self.embedder.fingerprint[:12]}"
 
-    def take_in(self, photo: bytes, limits: PhotoLimits) -> Source:
+    def take_in(self, photo: bytes, limits: PhotoLimits, augment: Augment = Augment.NONE) -> Source:
         """Decode a photo to the model's input, unless it was seen before; raises PhotoError."""
         sha256 = hashlib.sha256(photo).hexdigest()
-        known = self.cache.get(self.embedder.fingerprint, sha256)
+        known = self.cache.get(self.embedder.fingerprint, sha256, augment)
         if known is not None:
             return Source(known.facts, embedding=known.embedding)
         prepared = self.embedder.read(photo, limits)
         facts = PhotoFacts(
             sha256, prepared.width, prepared.height, prepared.format, prepared.exif_rotated
         )
-        return Source(facts, prepared.pixels)
+        return Source(facts, prepared.pixels, augment=augment)
 
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """Embed and search all queries, at most `max_batch`; an exception concerns all of them.
@@ -125,15 +126,19 @@ class Engine:
         embeddings = np.empty((len(queries), self.embedder.dim), np.float32)
         sources = [query.source for query in queries]
         pixels = {row: one.pixels for row, one in enumerate(sources) if one.pixels is not None}
+        flipped = [row for row in pixels if sources[row].augment == Augment.FLIP]
         if pixels:
-            embeddings[list(pixels)] = self.embedder.embed_pixels(
-                list(pixels.values()), batch_size=self._max_batch
-            )
+            looks = [*pixels.values(), *(mirrored(pixels[row]) for row in flipped)]
+            rows = self.embedder.embed_pixels(looks, batch_size=self._max_batch)
+            embeddings[list(pixels)] = rows[: len(pixels)]
+            if flipped:
+                both = [embeddings[flipped], rows[len(pixels) :]]
+                embeddings[flipped] = mean_embedding(both)
         for row, source in enumerate(sources):
             if source.embedding is not None:
                 embeddings[row] = source.embedding
             elif source.facts is not None:
-                known = Known(source.facts, embeddings[row].copy())
+                known = Known(source.facts, embeddings[row].copy(), source.augment)
                 self.cache.put(self.embedder.fingerprint, known)
         return embeddings
 

@@ -32,11 +32,12 @@ def pick_pages(
             recall=plan.recall,
             exact=plan.exact,
             allowed=allowed,
+            rerank=plan.rerank,
         )
         for row, one in zip(rows, ranked, strict=True):
             search = queries[row].search
             assert search is not None
-            picked[row] = pick(search.page, one, searcher.embeddings)
+            picked[row] = pick(search.page, one, searcher.embeddings, searcher.calibration)
     return picked
 
 

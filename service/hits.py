@@ -71,6 +71,7 @@ def _hit(rank: int, neighbour: Neighbour, included: frozenset[str]) -> Hit:
         id=str(neighbour.id),
         # A cosine of two unit vectors may exceed 1 by a rounding error.
         score=min(1.0, max(-1.0, neighbour.score)),
+        same_probability=neighbour.same_probability,
         uri=plain_text(neighbour.uri),
     )
     if Include.THUMBNAIL_URL in included:

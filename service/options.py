@@ -15,6 +15,8 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from index.searching.reranking import Rerank
+from multigrain.augmented import Augment
 from service.errors import Fault, faults_of, validation_problem
 from service.ids import MAX_ID
 
@@ -119,6 +121,13 @@ class SearchOptions(TimedOptions):
     min_score: float | None = Field(
         None, ge=-1, le=1, allow_inf_nan=False, description="smallest cosine of a hit"
     )
+    min_probability: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="smallest same_probability of a hit; only where the index is calibrated",
+    )
     nprobe: int | None = Field(
         None, ge=1, description="lists to search instead of the tuned number; not with recall"
     )
@@ -132,6 +141,16 @@ class SearchOptions(TimedOptions):
     exact: bool = Field(
         default=False,
         description="compare every photo, where the collection is small enough for it",
+    )
+    rerank: Rerank = Field(
+        Rerank.NONE,
+        description="order of the hits: by cosine; aqe: by cosine to the query moved towards its "
+        "nearest photos; kreciprocal: of the 200 nearest, those first that share their own "
+        "nearest with the query. score stays the cosine to the query",
+    )
+    augment: Augment = Field(
+        Augment.NONE,
+        description="flip: search with a photo and its mirror image at once; needs a photo",
     )
     filter: str | None = Field(None, description=FILTER_DESCRIPTION)
     include: _IncludeList = Field(
@@ -194,8 +213,8 @@ def merged(in_query: Options, fields: Sequence[tuple[str, str]]) -> tuple[Option
     return both, frozenset(in_form.model_fields_set)
 
 
-def check_together(asked: Asked, *, max_limit: int) -> None:
-    """Refuse parameters that contradict each other, or that the service's settings do not allow."""
+def check_together(asked: Asked, *, max_limit: int, has_photo: bool = True) -> None:
+    """Refuse parameters that contradict each other, or that settings or request do not allow."""
     options = asked.options
     faults = list[Fault]()
     if options.limit > max_limit:
@@ -208,5 +227,7 @@ def check_together(asked: Asked, *, max_limit: int) -> None:
     if len(given) > 1:
         msg = f"{' and '.join(given)} each say how deep to search: give one of them"
         faults.append(asked.fault(given[-1], msg))
+    if options.augment != Augment.NONE and not has_photo:
+        faults.append(asked.fault("augment", "an embedding has no mirror image: send the photo"))
     if faults:
         raise validation_problem(faults)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.searching.scoring import Ranked
+from multigrain.calibration import Calibration
 from service.options import MAX_WINDOW
 
 # How deep is ranked: the least of these that holds the page. A deeper search re-scores more
@@ -28,6 +29,7 @@ class Page(NamedTuple):
     limit: int = 10
     offset: int = 0
     min_score: float | None = None
+    min_probability: float | None = None
     dedup_cosine: float | None = None
     without_id: int | None = None
 
@@ -48,13 +50,21 @@ class Picked(NamedTuple):
     has_more: bool
 
 
-def pick(page: Page, ranked: Ranked, embeddings: Embeddings) -> Picked:
-    """The page of a ranking of `page.depth` contents; `embeddings` gives fp32 [n, D] by id."""
+def pick(
+    page: Page, ranked: Ranked, embeddings: Embeddings, calibration: Calibration | None = None
+) -> Picked:
+    """The page of a ranking of `page.depth` contents; `embeddings` gives fp32 [n, D] by id.
+
+    Without a calibration no content is probable enough for a page that asks for it.
+    """
     keep = np.ones(len(ranked.ids), bool)
     if page.without_id is not None:
         keep &= ranked.ids != page.without_id
     if page.min_score is not None:
         keep &= ranked.scores >= page.min_score
+    if page.min_probability is not None:
+        known = calibration.probabilities(ranked.scores) if calibration else -np.ones(len(keep))
+        keep &= known >= page.min_probability
     places = np.flatnonzero(keep)
     end = page.offset + page.limit
     if page.dedup_cosine is not None:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from index.errors import IndexFolderError, RecallNotReachedError
 from index.searcher import Searcher
+from index.searching.reranking import Rerank
 from index.searching.where import Filter
 from service.errors import Fault, validation_problem
 from service.filter import filter_problem, parse_filter
@@ -11,7 +12,7 @@ from service.options import Asked
 
 
 class Plan(NamedTuple):
-    """The depth of a search, None for the tuned one, and what is searched in.
+    """The depth of a search, None for the tuned one, what is searched in, and in which order.
 
     Queries of equal plans are searched together.
     """
@@ -20,6 +21,7 @@ class Plan(NamedTuple):
     recall: float | None = None
     exact: bool = False
     filters: tuple[Filter, ...] = ()
+    rerank: Rerank = Rerank.NONE
 
 
 class DepthLimits(NamedTuple):
@@ -41,10 +43,11 @@ def plan_of(asked: Asked, searcher: Searcher, limits: DepthLimits) -> Plan:
         _nprobe_fault(asked, searcher, limits.max_nprobe),
         _recall_fault(asked, searcher),
         _exact_fault(asked, searcher, limits.exact_max_photos),
+        _probability_fault(asked, searcher),
     )
     if faults := [fault for fault in checks if fault is not None]:
         raise validation_problem(faults)
-    return Plan(options.nprobe, options.recall, options.exact, filters)
+    return Plan(options.nprobe, options.recall, options.exact, filters, options.rerank)
 
 
 def _nprobe_fault(asked: Asked, searcher: Searcher, max_nprobe: int) -> Fault | None:
@@ -71,3 +74,10 @@ def _exact_fault(asked: Asked, searcher: Searcher, max_photos: int) -> Fault | N
         return None
     msg = f"the index has {searcher.num_live} photos, an exact search is for up to {max_photos}"
     return asked.fault("exact", msg)
+
+
+def _probability_fault(asked: Asked, searcher: Searcher) -> Fault | None:
+    if asked.options.min_probability is None or searcher.calibration is not None:
+        return None
+    msg = "no probability is known: this index was not calibrated (python -m index.calibrate)"
+    return asked.fault("min_probability", msg)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.searcher import Neighbour
+from multigrain.augmented import Augment
 from service.paging import Page
 from service.plan import Plan
 
@@ -17,11 +18,12 @@ Pixels = NDArray[np.uint8]  # [h, w, 3] RGB, the model's input
 
 
 class Search(NamedTuple):
-    """How to search, which hits are wanted, and whether with their embeddings."""
+    """How to search, which hits are wanted, whether with their embeddings, how to look."""
 
     plan: Plan
     page: Page
     with_embeddings: bool = False
+    augment: Augment = Augment.NONE
 
 
 class PhotoFacts(NamedTuple):
@@ -35,11 +37,15 @@ class PhotoFacts(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What is searched with: pixels to embed, or an embedding; facts where it is a photo."""
+    """What is searched with: pixels to embed, or an embedding; facts where it is a photo.
+
+    With `augment` flip the embedding is that of the photo and its mirror image.
+    """
 
     facts: PhotoFacts | None = None
     pixels: Pixels | None = None
     embedding: Embedding | None = None
+    augment: Augment = Augment.NONE
 
 
 class Query(NamedTuple):

@@ -34,6 +34,11 @@ class Hit(BaseModel):
     rank: int
     id: str
     score: Cosine
+    same_probability: float | None = Field(
+        ge=0,
+        le=1,
+        description="that both photos show the same thing; null where the index is not calibrated",
+    )
     uri: str
     thumbnail_url: str = ""
     metadata: dict[str, JsonValue] = {}
@@ -66,7 +71,7 @@ class TimingMs(BaseModel):
 
 
 class SearchResponse(BaseModel):
-    """Answer of a search: hits by falling cosine, equal cosines by id.
+    """Answer of a search: hits by falling cosine, equal cosines by id, or as `rerank` orders.
 
     `query` is null where no photo was sent; `query_embedding` is there when it was asked for.
     """

@@ -94,18 +94,24 @@ def _read(
 ) -> _Wanted:
     given = read_given(content_type, body, dim=engine.embedder.dim, urls=settings.image_url)
     asked = merge_options(in_query, given.fields)
-    return _Wanted(given, asked.options, search_of(asked, engine, settings))
+    search = search_of(asked, engine, settings, has_photo=given.embedding is None)
+    return _Wanted(given, asked.options, search)
 
 
-def search_of(asked: Asked, engine: Engine, settings: Settings) -> Search:
+def search_of(
+    asked: Asked, engine: Engine, settings: Settings, *, has_photo: bool = True
+) -> Search:
     """How to search and which hits are wanted; raises ProblemError for what cannot be asked."""
-    check_together(asked, max_limit=settings.max_limit)
+    check_together(asked, max_limit=settings.max_limit, has_photo=has_photo)
     limits = DepthLimits(settings.max_nprobe, settings.exact_max_photos)
     with engine.generations.lease() as searcher:
         plan = plan_of(asked, searcher, limits)
     options = asked.options
-    page = Page(options.limit, options.offset, options.min_score, options.dedup)
-    return Search(plan, page, with_embeddings=Include.EMBEDDING in options.included)
+    page = Page(
+        options.limit, options.offset, options.min_score, options.min_probability, options.dedup
+    )
+    with_embeddings = Include.EMBEDDING in options.included
+    return Search(plan, page, with_embeddings, options.augment)
 
 
 def finish(

@@ -62,7 +62,7 @@ def _read(engine: Engine, settings: Settings, image_id: int, options: SearchOpti
 
     An id is never given twice, so another generation may answer.
     """
-    search = search_of(Asked(options), engine, settings)
+    search = search_of(Asked(options), engine, settings, has_photo=False)
     with engine.generations.lease() as searcher:
         embedding = searcher.embedding(image_id)
     if embedding is None:

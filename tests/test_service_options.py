@@ -157,6 +157,13 @@ def test_min_score_ends_the_hits(asked: Service, jpeg: Jpeg) -> None:
     assert asked.search(jpeg(2), limit=3, exact=True, min_score=bound).json()["has_more"]
 
 
+def test_a_probability_is_asked_of_calibrated_indexes(asked: Service, jpeg: Jpeg) -> None:
+    """The refusal says what to run."""
+    body = problem(asked.search(jpeg(2), min_probability=0.5), "validation")
+    assert body["errors"][0]["loc"] == "query.min_probability"
+    assert "index.calibrate" in body["errors"][0]["msg"]
+
+
 def test_dedup_keeps_the_best_of_equal_hits(asked: Service, jpeg: Jpeg) -> None:
     """The copy of the first photo goes, at the default and at 1; at a small cosine nearly all."""
     whole = everything(asked, jpeg(0))
@@ -299,11 +306,12 @@ def test_exact_is_for_small_collections(asked: Service, jpeg: Jpeg) -> None:
 def test_parts_of_the_answer_are_there_when_asked_for(asked: Service, jpeg: Jpeg) -> None:
     """Embeddings are unit vectors whose product is the score; what was not asked for is absent."""
     bare = asked.search(jpeg(4), include="").json()["results"][0]
-    assert list(bare) == ["rank", "id", "score", "uri"]
+    assert list(bare) == ["rank", "id", "score", "same_probability", "uri"]
+    assert bare["same_probability"] is None  # nobody has calibrated this index
     answer = asked.search(jpeg(4), include="embedding,query_embedding").json()
     query = np.array(answer["query_embedding"])
     for hit in answer["results"]:
-        assert list(hit) == ["rank", "id", "score", "uri", "embedding"]
+        assert list(hit) == ["rank", "id", "score", "same_probability", "uri", "embedding"]
         assert np.linalg.norm(hit["embedding"]) == pytest.approx(1, abs=1e-5)
         assert query @ hit["embedding"] == pytest.approx(hit["score"], abs=1e-4)
 

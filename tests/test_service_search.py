@@ -49,7 +49,15 @@ def test_indexed_photo_finds_itself_in_the_promised_shape(service: Service, jpeg
         "exif_rotated": False,
     }
     first = answer["results"][0]
-    assert list(first) == ["rank", "id", "score", "uri", "thumbnail_url", "metadata"]
+    assert list(first) == [
+        "rank",
+        "id",
+        "score",
+        "same_probability",
+        "uri",
+        "thumbnail_url",
+        "metadata",
+    ]
     assert first["uri"].endswith("03.jpg")
     assert first["score"] == pytest.approx(1, abs=1e-3)
     assert isinstance(first["id"], str)

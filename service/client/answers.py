@@ -14,11 +14,15 @@ class _Answer(BaseModel):
 
 
 class Hit(_Answer):
-    """One neighbour; `score` is the cosine in [-1, 1], `uri` the first of `metadata["paths"]`."""
+    """One neighbour; `score` is the cosine in [-1, 1], `uri` the first of `metadata["paths"]`.
+
+    `same_probability` is that both photos show the same thing, None where it is not known.
+    """
 
     rank: int
     id: str
     score: float
+    same_probability: float | None = None
     uri: str
     thumbnail_url: str | None = None
     metadata: dict[str, JsonValue] = {}

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypedDict, Unpack
+from typing import Any, Literal, NamedTuple, Self, TypedDict, Unpack
 from urllib.parse import quote
 
 import httpx2
@@ -38,6 +38,9 @@ class SearchParameters(TypedDict, total=False):
     limit: int
     offset: int
     min_score: float
+    min_probability: float
+    rerank: Literal["none", "aqe", "kreciprocal"]
+    augment: Literal["none", "flip"]
     nprobe: int
     recall: float
     exact: bool
