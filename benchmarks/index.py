@@ -1,6 +1,6 @@
 """The index beside raw faiss, numpy and sqlite3: rates, recall, searches, changes.
 
-    python -m benchmarks.index
+    python -m benchmarks.index [--full] [--only PART ...] [--scratch FOLDER]
 
 Rows are synthetic (see index_data.py), 512 values each, sorted by class; queries are held out.
 Everything compared is run in turns. Exit status 1 when a target is missed.
@@ -8,14 +8,16 @@ Everything compared is run in turns. Exit status 1 when a target is missed.
 
 import argparse
 import tempfile
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
 from benchmarks import (
     index_catalog,
     index_changes,
+    index_million,
     index_others,
     index_rates,
     index_runbook,
@@ -24,71 +26,165 @@ from benchmarks import (
 from benchmarks.index_data import Views, synthetic_views
 from benchmarks.index_folders import Folder, folder_of, timed
 from benchmarks.report import Target, judge, machine_facts
+from index.manifest import SearchPart
 
 QUICK_ROWS, FULL_ROWS = 36_000, 200_000
 NUM_QUERIES = 2000
 SCANNED_PHOTOS = 200_000
 QUICK_DELETE_QUERIES, FULL_DELETE_QUERIES = 20_000, 100_000
+AUTOFAISS = Path("build/autofaiss")
 
 
-def _folder_targets(scratch: Path, views: Views, one: Folder, *, nprobe: int) -> list[Target]:
-    """The order of the files, and the number of shards, change nothing."""
-    four = folder_of(scratch / "four", views.rows, order=np.arange(len(views.rows)))
-    four.build(shard_rows=-(-len(views.rows) // 4))
-    shards = index_search.measure_shards(one, four, views, nprobe)
-    orders = index_search.measure_orders(scratch / "orders", views)
-    return [
-        Target("lists of a sorted folder / a shuffled one", orders, "<=", 1.1),
-        Target("four shards answer as one (1: yes)", float(shards.same), ">=", 1),
-        Target("single queries, four shards / one", shards.slowdown, "<=", 1.5),
-    ]
+class Run:
+    """What the parts share: rows, and one index of them, made when a part first asks for it.
+
+    In a folder `kept` that stays, a later run finds it again.
+    """
+
+    def __init__(self, scratch: Path, kept: Path, *, full: bool) -> None:
+        self.scratch, self.full = scratch, full
+        self._kept = kept / ("one-full" if full else "one")
+        self._seconds = self._kept / "seconds"
+
+    @cached_property
+    def views(self) -> Views:
+        """The rows and queries of this run."""
+        return synthetic_views(FULL_ROWS if self.full else QUICK_ROWS, num_queries=NUM_QUERIES)
+
+    @cached_property
+    def one(self) -> Folder:
+        """An index of all rows, in one shard."""
+        if self._seconds.exists():
+            return Folder.within(self._kept)
+        rows = self.views.rows
+        folder = folder_of(self._kept, rows, order=np.arange(len(rows)))
+        self._seconds.write_text(str(timed(folder.build)))
+        return folder
+
+    def take_one(self) -> tuple[Folder, float]:
+        """The same, to be changed, and the seconds of its build."""
+        folder, seconds = self.one, float(self._seconds.read_text())
+        self._seconds.unlink()
+        return folder, seconds
+
+    @cached_property
+    def tuned(self) -> tuple[SearchPart, index_search.Search]:
+        """Our search of that index, tuned to recall 0.95, and what tuning measured."""
+        queries = self.views.queries[: index_search.TUNING_QUERIES]
+        return index_search.tuned_search(self.one.ranker(), queries)
 
 
-def _full_targets(scratch: Path, views: Views, queries_a_second: float) -> list[Target]:
-    """What takes long: graphs of the same rows, and fifty rounds of changes."""
-    print("\n## Graphs")
-    others = index_others.measure(views)
-    print(index_others.table(others))
-    print("\n## Fifty rounds")
-    rounds = index_runbook.measure(scratch / "rounds", views)
+def _rates(run: Run) -> list[Target]:
+    measured = index_rates.measure(run.scratch / "rates", run.views.rows)
+    print(index_rates.table(measured))
+    return index_rates.targets(measured)
+
+
+def _searches(run: Run) -> list[Target]:
+    measured = index_search.measure(run.one, run.views)
+    print(index_search.table(measured))
+    return list(index_search.targets(measured))
+
+
+def _orders(run: Run) -> list[Target]:
+    lists = index_search.measure_orders(run.scratch / "orders", run.views)
+    return [Target("lists of a sorted folder / a shuffled one", lists, "<=", 1.1)]
+
+
+def _shards(run: Run) -> list[Target]:
+    rows = run.views.rows
+    four = folder_of(run.scratch / "four", rows, order=np.arange(len(rows)))
+    four.build(shard_rows=-(-len(rows) // 4))
+    nprobe = run.tuned[0].nprobe or 1
+    shards = index_search.measure_shards(
+        run.one.ranker(), four.ranker(), run.views.queries, nprobe=nprobe
+    )
+    return index_search.shard_targets(shards, 4)
+
+
+def _catalog(run: Run) -> list[Target]:
+    ingest = index_catalog.measure_ingest(run.scratch, SCANNED_PHOTOS)
+    (catalog,) = (run.one.root / "catalogs").iterdir()
+    hydration = index_catalog.measure_hydration(catalog, len(run.views.rows))
+    return list(index_catalog.targets(ingest, hydration))
+
+
+def _changes(run: Run) -> list[Target]:
+    num_queries = FULL_DELETE_QUERIES if run.full else QUICK_DELETE_QUERIES
+    folder, seconds = run.take_one()
+    changes = index_changes.measure(
+        folder, run.views, build_seconds=seconds, num_queries=num_queries
+    )
+    return index_changes.targets(changes, full=run.full)
+
+
+def _graphs(run: Run) -> list[Target]:
+    measured = index_others.measure_graphs(run.views, run.tuned[1])
+    print(index_others.table(measured))
+    return index_others.targets(measured)
+
+
+def _autofaiss(run: Run) -> list[Target]:
+    measured = index_others.measure_autofaiss(run.views, run.tuned[1], AUTOFAISS)
+    print(index_others.table(measured))
+    return index_others.targets(measured)
+
+
+def _rounds(run: Run) -> list[Target]:
+    rounds = index_runbook.measure(run.scratch / "rounds", run.views)
     print(index_runbook.table(rounds))
-    return index_others.targets(others, queries_a_second) + index_runbook.targets(rounds)
+    return index_runbook.targets(rounds)
+
+
+def _million(run: Run) -> list[Target]:
+    measured = index_million.measure(run.scratch / "million")
+    print(index_million.table(measured))
+    return index_million.targets(measured)
+
+
+Part = Callable[[Run], list[Target]]
+# Changes alter the index that others search.
+QUICK_PARTS: dict[str, Part] = {
+    "rates": _rates,
+    "searches": _searches,
+    "orders": _orders,
+    "shards": _shards,
+    "catalog": _catalog,
+    "changes": _changes,
+}
+FULL_PARTS: dict[str, Part] = {
+    "graphs": _graphs,
+    "autofaiss": _autofaiss,
+    "rounds": _rounds,
+    "million": _million,
+}
+PARTS = QUICK_PARTS | FULL_PARTS
+
+
+def chosen_parts(only: Sequence[str] | None, *, full: bool) -> list[str]:
+    """The parts asked for, in their order; without any, all of a quick or full run."""
+    usual = [*FULL_PARTS, *QUICK_PARTS] if full else list(QUICK_PARTS)
+    return [name for name in PARTS if name in only] if only else usual
 
 
 def main() -> int:
     """Measure and judge."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="200,000 rows instead of 36,000")
-    full = parser.parse_args().full
+    parser.add_argument(
+        "--only", action="append", choices=list(PARTS), help="a part, may be given again"
+    )
+    parser.add_argument(
+        "--scratch", type=Path, help="folder to work in, whose index a later run uses again"
+    )
+    options = parser.parse_args()
     print(machine_facts())
-    views = synthetic_views(FULL_ROWS if full else QUICK_ROWS, num_queries=NUM_QUERIES)
     targets = list[Target]()
-    with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        print("\n## Rates")
-        rates = index_rates.measure(scratch / "rates", views.rows)
-        print(index_rates.table(rates))
-        targets += index_rates.targets(rates)
-        one = folder_of(scratch / "one", views.rows, order=np.arange(len(views.rows)))
-        build_seconds = timed(one.build)
-        print("\n## Searches")
-        searches = index_search.measure(one, views)
-        print(index_search.table(searches))
-        targets += index_search.targets(searches)
-        targets += _folder_targets(scratch, views, one, nprobe=searches[0].tuned.nprobe or 1)
-        if full:
-            targets += _full_targets(scratch, views, median(searches[0].ours))
-        print("\n## Catalog")
-        ingest = index_catalog.measure_ingest(scratch, SCANNED_PHOTOS)
-        (catalog,) = (one.root / "catalogs").iterdir()
-        hydration = index_catalog.measure_hydration(catalog, len(views.rows))
-        targets += index_catalog.targets(ingest, hydration)
-        print("\n## Changes")
-        num_queries = FULL_DELETE_QUERIES if full else QUICK_DELETE_QUERIES
-        changes = index_changes.measure(
-            one, views, build_seconds=build_seconds, num_queries=num_queries
-        )
-        targets += index_changes.targets(changes, full=full)
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+        run = Run(Path(folder), options.scratch or Path(folder), full=options.full)
+        for name in chosen_parts(options.only, full=options.full):
+            print(f"\n## {name}", flush=True)
+            targets += PARTS[name](run)
     return judge(targets)
 
 

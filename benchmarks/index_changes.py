@@ -29,7 +29,7 @@ class Changes(NamedTuple):
 
 def measure(folder: Folder, views: Views, *, build_seconds: float, num_queries: int) -> Changes:
     """Delete a share of the files and search; then change one in a hundred and build again."""
-    opening = _open_ratio(folder)
+    opening = open_ratio(folder.root)
     files = sorted(folder.photos.iterdir())
     draw = np.random.default_rng(3)
     gone = draw.choice(len(files), int(DELETED_SHARE * len(files)), replace=False)
@@ -57,12 +57,13 @@ def _dead_found(folder: Folder, views: Views, gone: set[str], num_queries: int) 
     return found
 
 
-def _open_ratio(folder: Folder) -> float:
-    lists = list((folder.root / "shards").glob("*/ivf.faiss"))
+def open_ratio(root: Path) -> float:
+    """The time of opening an index over that of reading its lists with faiss, the median."""
+    lists = list((root / "shards").glob("*/ivf.faiss"))
     ratios = list[float]()
     for _ in range(5):
         start = time.perf_counter()
-        Searcher.open(folder.root).close()
+        Searcher.open(root).close()
         middle = time.perf_counter()
         for path in lists:
             faiss.read_index(str(path))

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,11 @@ class Folder(NamedTuple):
     photos: Path
     root: Path
     checkpoint: Path
+
+    @classmethod
+    def within(cls, scratch: Path) -> Self:
+        """The files and the index below a folder."""
+        return cls(scratch / "photos", scratch / "index", scratch / "checkpoint")
 
     def build(
         self,
@@ -68,10 +73,10 @@ def ranker_of(layout: Layout, manifest: Manifest) -> Ranker:
 
 def folder_of(scratch: Path, rows: NDArray[np.float32], *, order: NDArray[np.int64]) -> Folder:
     """Files of rows in an order, to be built from."""
-    photos = write_rows(scratch / "photos", rows, order=order)
-    checkpoint = scratch / "checkpoint"
-    checkpoint.write_bytes(b"rows stand in files: there is no model")
-    return Folder(photos, scratch / "index", checkpoint)
+    folder = Folder.within(scratch)
+    write_rows(folder.photos, rows, order=order)
+    folder.checkpoint.write_bytes(b"rows stand in files: there is no model")
+    return folder
 
 
 def timed(work: Callable[[], object]) -> float:

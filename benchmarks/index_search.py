@@ -23,7 +23,8 @@ from index.tuning.tune import tune
 
 K = 10
 BATCH = 32
-REPEATS = 5
+REPEATS = 15
+_BLOCK_ROWS = 65_536
 TARGETS = (0.95, 0.99)
 TUNING_QUERIES = 1000
 SWEPT_RERANKS, SWEPT_NPROBES = (20, 50), (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -53,25 +54,32 @@ def measure(folder: Folder, views: Views) -> list[Measured]:
     raw = _Raw(folder)
     found = list[Measured]()
     for target in TARGETS:
-        tuned = tune(ranker, tuning, target=target, num_threads=1)
-        assert tuned.nprobe is not None
-        assert tuned.rerank is not None
-        own = search_of(ranker, tuned.nprobe, tuned.rerank)
+        tuned, own = tuned_search(ranker, tuning, target=target)
         point = _best_point(raw, held_out, least, target)
-        other = raw.search_at(*point)
-        rounds = [(rate(own, held_out), rate(other, held_out)) for _ in range(REPEATS)]
-        ours, theirs = (list(rates) for rates in zip(*rounds, strict=True))
+        ours, theirs = rates(own, raw.search_at(*point), held_out)
         found.append(Measured(target, tuned, recall_of(own, held_out, least), ours, point, theirs))
     return found
 
 
+def tuned_search(
+    ranker: Ranker, queries: Queries, *, target: float = TARGETS[0]
+) -> tuple[SearchPart, Search]:
+    """The search a build would tune with these queries."""
+    tuned = tune(ranker, queries, target=target, num_threads=1)
+    assert tuned.nprobe is not None
+    assert tuned.rerank is not None
+    return tuned, search_of(ranker, tuned.nprobe, tuned.rerank)
+
+
 def exact_tenth(rows: NDArray[np.float32], queries: Queries) -> NDArray[np.float32]:
     """The cosine of each query's tenth neighbour among the rows as they are stored, [Q]."""
-    stored = rows.astype(np.float16).astype(np.float32)
-    stored /= np.linalg.norm(stored, axis=1, keepdims=True)
-    cosines = queries @ stored.T
-    found: NDArray[np.float32] = np.partition(cosines, -K, axis=1)[:, -K]
-    return found
+    best = np.empty((len(queries), 0), np.float32)
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        stored = rows[start : start + _BLOCK_ROWS].astype(np.float16).astype(np.float32)
+        stored /= np.linalg.norm(stored, axis=1, keepdims=True)
+        cosines = np.hstack([best, queries @ stored.T])
+        best = np.partition(cosines, -K, axis=1)[:, -K:]
+    return best[:, 0]
 
 
 def search_of(ranker: Ranker, nprobe: int, rerank: int) -> Search:
@@ -144,6 +152,27 @@ def rate(search: Search, queries: Queries) -> float:
     return len(queries) / (time.perf_counter() - start)
 
 
+def rates(first: Search, second: Search, queries: Queries) -> tuple[list[float], list[float]]:
+    """Queries a second of two searches in each repeat, batch by batch in turns.
+
+    So that both meet the same machine. The second is half the queries behind, or it would find
+    what the first has just read.
+    """
+    batches = [queries[at : at + BATCH] for at in range(0, len(queries), BATCH)]
+    behind = batches[len(batches) // 2 :] + batches[: len(batches) // 2]
+    found = list[float](), list[float]()
+    for _ in range(REPEATS):
+        seconds = [0.0, 0.0]
+        for pair in zip(batches, behind, strict=True):
+            for number, search in enumerate((first, second)):
+                start = time.perf_counter()
+                search(pair[number])
+                seconds[number] += time.perf_counter() - start
+        for number in range(2):
+            found[number].append(len(queries) / seconds[number])
+    return found
+
+
 def measure_orders(scratch: Path, views: Views) -> float:
     """Lists to search at recall 0.95 of a folder sorted by class, over those of a shuffled one."""
     shuffled = np.random.default_rng(1).permutation(len(views.rows))
@@ -159,26 +188,35 @@ def measure_orders(scratch: Path, views: Views) -> float:
 
 
 class Shards(NamedTuple):
-    """The same rows in four shards and in one: equal answers, and time over time."""
+    """The same rows in several shards and in one: equal answers, and time over time."""
 
     same: bool
     slowdown: float
 
 
-def measure_shards(one: Folder, four: Folder, views: Views, nprobe: int) -> Shards:
-    """Ids and scores of every query, and single queries' time."""
-    single, several = one.ranker(), four.ranker()
-    queries = views.queries[:TUNING_QUERIES]
-    answers = [ranker.search(queries, K, nprobe=nprobe) for ranker in (single, several)]
+def measure_shards(one: Ranker, several: Ranker, queries: Queries, *, nprobe: int) -> Shards:
+    """Ids and scores of a thousand queries; the time of single ones, in turns, one thread."""
+    queries = queries[:TUNING_QUERIES]
+    answers = [ranker.search(queries, K, nprobe=nprobe) for ranker in (one, several)]
     same = all(
         np.array_equal(a.ids, b.ids) and np.array_equal(a.scores, b.scores)
         for a, b in zip(*answers, strict=True)
     )
     ratios = list[float]()
     for _ in range(REPEATS):
-        times = [_time_single(ranker, queries[:200], nprobe) for ranker in (single, several)]
+        times = [_time_single(ranker, queries[:200], nprobe) for ranker in (one, several)]
         ratios.append(times[1] / times[0])
     return Shards(same, median(ratios))
+
+
+def shard_targets(shards: Shards, num_shards: int) -> list[Target]:
+    """The same answers; up to four shards, in nearly the same time."""
+    most, not_here = 1.5, None if num_shards <= 4 else "no target for so many"
+    name = f"{num_shards} shards"
+    return [
+        Target(f"{name} answer as one (1: yes)", float(shards.same), ">=", 1),
+        Target(f"single queries, {name} / one", shards.slowdown, "<=", most, not_here),
+    ]
 
 
 def _time_single(ranker: Ranker, queries: Queries, nprobe: int) -> float:
