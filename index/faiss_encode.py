@@ -52,14 +52,16 @@ def encode_rows(
     faiss.omp_set_num_threads(num_threads)
     index = read_faiss(trained)
     blocks = _Blocks(rows, coded)
-    with ThreadPoolExecutor(1) as hashing:
-        record = hashing.submit(_record_of, rows)
-        if _has_plain_lists(index):
-            assign = _assigner(index, rotation, device=device)
-            _add_presized(index, blocks, rotation, assign, first_id=first_id)
-        else:
-            _add(index, blocks, rotation, first_id=first_id)
-        require_rows(index, len(rows) if coded is None else int(coded.sum()), target)
+    if _has_plain_lists(index):
+        assign = _assigner(index, rotation, device=device)
+        _add_presized(index, blocks, rotation, assign, first_id=first_id)
+    else:
+        _add(index, blocks, rotation, first_id=first_id)
+    require_rows(index, len(rows) if coded is None else int(coded.sum()), target)
+    del blocks
+    # Not before: whoever takes a core from an assignment keeps its other threads waiting.
+    with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as hashing:
+        record = reading.submit(_record_of, rows)
         lists = write_hashed(index, target, hashing)
         return EncodedShard(record.result(), lists)
 

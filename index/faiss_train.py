@@ -39,11 +39,15 @@ class Training(NamedTuple):
 
 
 class ListShape(NamedTuple):
-    """What a faiss string costs: lists (0: Flat), bytes a row with its id, links a centroid."""
+    """What a faiss string costs: lists (0: Flat), bytes a row with its id, links a centroid.
+
+    `codec_rows` of the sample, at most, train the code.
+    """
 
     nlist: int
     row_bytes: int
     num_links: int
+    codec_rows: int
 
 
 def list_shape(factory: str, *, dim: int) -> ListShape:
@@ -51,10 +55,11 @@ def list_shape(factory: str, *, dim: int) -> ListShape:
     index = _create(factory, dim=dim)
     ivf = _as_ivf(index)
     if ivf is None:
-        return ListShape(0, int(index.code_size), 0)
+        return ListShape(0, int(index.code_size), 0, 0)
     hnsw = getattr(coarse_of(ivf), "hnsw", None)
     num_links = int(hnsw.nb_neighbors(0)) if hnsw is not None else 0
-    return ListShape(int(ivf.nlist), int(ivf.code_size) + _ID_BYTES, num_links)
+    row_bytes = int(ivf.code_size) + _ID_BYTES
+    return ListShape(int(ivf.nlist), row_bytes, num_links, _num_codec_rows(ivf))
 
 
 def num_lists(factory: str, *, dim: int) -> int:
@@ -130,9 +135,23 @@ def _take_centroids(ivf: Any, centroids: NDArray[np.float32]) -> None:
 
 def _codec_rows(ivf: Any, sample: Rows16, *, seed: int) -> NDArray[np.float32]:
     """As many random rows, fp32, as faiss would take of the sample to train the code on."""
-    num_rows = min(len(sample), max(int(ivf.train_encoder_num_vectors()), _LEAST_CODEC_ROWS))
+    num_rows = min(len(sample), _num_codec_rows(ivf))
     chosen = np.random.default_rng(seed).choice(len(sample), num_rows, replace=False)
     return as_fp32(sample[np.sort(chosen)])
+
+
+def _num_codec_rows(ivf: Any) -> int:
+    """The most rows faiss learns a code from; it asks for them too where nothing is to be learnt.
+
+    Values of 16 bits stay what they are, but every row would be compared with every centroid.
+    """
+    faiss = load_faiss()
+    if isinstance(ivf, faiss.IndexIVFScalarQuantizer) and ivf.sq.qtype in (
+        faiss.ScalarQuantizer.QT_fp16,
+        faiss.ScalarQuantizer.QT_bf16,
+    ):
+        return _LEAST_CODEC_ROWS
+    return max(int(ivf.train_encoder_num_vectors()), _LEAST_CODEC_ROWS)
 
 
 def _create(factory: str, *, dim: int) -> Any:

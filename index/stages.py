@@ -8,6 +8,9 @@ from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from index.catalog_scan import ScanCounts
 from index.changes.folding import take_changes
 from index.codebook.balance import warn_of_imbalance
@@ -154,10 +157,15 @@ def embed_photos(
 def codebook_of(shop: Workshop, *, factory: str | None, ram: int | None = None) -> Codebook | None:
     """The codebook the live rows are to be encoded with; None where it is not trained yet."""
     live_ids = shop.journal.live_ids()
+    chosen = _factory(shop, factory, num_live=len(live_ids), ram=ram)
+    return _found_codebook(shop, live_ids, chosen)
+
+
+def _found_codebook(shop: Workshop, live_ids: NDArray[np.int64], factory: str) -> Codebook | None:
     return find_codebook(
         shop.layout,
         live_ids,
-        factory=_factory(shop, factory, num_live=len(live_ids), ram=ram),
+        factory=factory,
         parent=shop.parent,
         fingerprint=shop.model.fingerprint,
     )
@@ -165,19 +173,20 @@ def codebook_of(shop: Workshop, *, factory: str | None, ram: int | None = None) 
 
 def train_codebook(shop: Workshop, *, factory: str | None, ram: int | None = None) -> Codebook:
     """Stage C: a codebook for the live rows, where the folder has none that fits."""
-    found = codebook_of(shop, factory=factory, ram=ram)
+    live_ids, dim = shop.journal.live_ids(), shop.model.D
+    chosen = _factory(shop, factory, num_live=len(live_ids), ram=ram)
+    found = _found_codebook(shop, live_ids, chosen)
     if found is not None:
         return found
     if shop.parent:
         # Only a file that is not there is taken from a new folder of the same name.
         for path in cut_files(shop.layout, shop.parent):
             path.unlink(missing_ok=True)
-    live_ids, dim = shop.journal.live_ids(), shop.model.D
     return train_live(
         shop.layout,
         StoredRows(row_ranges(shop.layout, shop.journal), dim=dim),
         live_ids,
-        factory=_factory(shop, factory, num_live=len(live_ids), ram=ram),
+        factory=chosen,
         fingerprint=shop.model.fingerprint,
         dim=dim,
         steps=shop.steps,

@@ -17,8 +17,6 @@ _LINK_BYTES = 4
 _TOLERANCE = 0.2
 # Each row's list, found before the lists are filled.
 _LABEL_BYTES = 8
-# faiss trains scalar codes on no more rows.
-_CODEC_ROWS = 100_000
 # The catalog's row, its unique path and hash, and the index that filters use (index.md, 3).
 _CATALOG_ROW_BYTES = 235
 
@@ -139,7 +137,7 @@ def building_bytes(factory: str, *, num_rows: int, dim: int, shard_rows: int) ->
     held = num_sampled * row if num_sampled * dim <= VALUES_AT_ONCE else block
     scores = min(num_sampled * shape.nlist, SCORES_ON_CPU) * _FLOAT_BYTES
     # faiss takes the centroids off the rows in a copy of its own.
-    codec = min(num_sampled, _CODEC_ROWS) * row * (copies + 1)
+    codec = min(num_sampled, shape.codec_rows) * row * (copies + 1)
     training = sampled + max(held + scores + 3 * centroids, codec + centroids)
     in_shard = min(num_rows, shard_rows)
     lists = in_shard * (shape.row_bytes + _LABEL_BYTES)
