@@ -1,8 +1,8 @@
 """Scores that compare across queries: the mean cosine to a background set is taken off.
 
 A query that looks like everything scores high everywhere; subtracting how near it is to photos
-that answer nothing (Douze and others, "The 2021 image similarity dataset and challenge", section
-5) makes one threshold serve all queries. Written as one more dimension, it leaves every search by
+that answer nothing (Douze and others, "The 2021 image similarity dataset and challenge")
+makes one threshold serve all queries. Written as one more dimension, it leaves every search by
 inner product, exact or approximate, as it is, and no query's own ranking changes.
 
 Letters: Q queries, N gallery rows, M background rows, D embedding.

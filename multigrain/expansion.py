@@ -7,7 +7,7 @@ import numpy as np
 
 from multigrain.ranking import Floats, RankingError, exact_search
 
-# Radenovic, Tolias, Chum, "Fine-tuning CNN image retrieval with no human annotation", section 5.
+# Radenovic, Tolias, Chum, "Fine-tuning CNN image retrieval with no human annotation".
 DEFAULT_ALPHA = 3.0
 # 64 MiB of gathered neighbours at a time.
 _BLOCK_VALUES = 1 << 24

@@ -23,7 +23,7 @@ _BLOCK_VALUES = 1 << 19
 
 
 class Neighbourhood(NamedTuple):
-    """The constants of the paper (section 4.3): k1, k2, and the weight of the cosine distance."""
+    """The constants, with the published values: k1, k2, and the weight of the cosine distance."""
 
     k1: int = 20
     k2: int = 6
@@ -102,7 +102,7 @@ def _reciprocal(nearest: Tensor, k: int) -> Tensor:
 
 
 def _extended(near: Tensor, closer: Tensor) -> Tensor:
-    """R*, equation 5: the closer set of a neighbour is added when two thirds of it are in R."""
+    """R* of the paper: the closer set of a neighbour is added when two thirds of it are in R."""
     shared = near @ closer.mT
     is_added = near * (3 * shared >= 2 * closer.sum(dim=2)[:, None, :])
     return ((near + is_added @ closer) > 0).float()
