@@ -1,6 +1,7 @@
 """The page's filter in a real browser: rows of conditions narrow what is found."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,11 @@ def test_filter_narrows_the_hits(browser: Any, listed: Service, photos: Path) ->
         page.keyboard.press("Enter")
         sync_api.expect(page.locator("#status")).to_contain_text("2 found")
         assert sorted(names(page)) == ["01.jpg", "03.jpg"]
+        folder = page.locator(".hit .folder").first
+        sync_api.expect(folder).to_have_text(photos.name)  # names of files alone repeat
+        sync_api.expect(page.locator(".hit button").first).to_have_accessible_name(
+            re.compile(rf"\.jpg in {photos.name}\.")
+        )
         page.get_by_label("Remove this condition").first.click()
         page.get_by_role("button", name="Clear").click()
         sync_api.expect(page.locator(".hit:not(.waiting)")).to_have_count(12)

@@ -11,6 +11,11 @@ export function fileNameOf(uri) {
   return uri.split("/").pop();
 }
 
+// 01.jpg alone lies in many folders.
+function folderOf(uri) {
+  return uri.split("/").at(-2) ?? "";
+}
+
 export function showHits(hits, onChosen) {
   const hadFocus = results.contains(document.activeElement);
   results.replaceChildren(...hits.map((hit) => hitElement(hit, onChosen)));
@@ -41,6 +46,7 @@ export function clearHits() {
 function hitElement(hit, onChosen) {
   const item = template.content.firstElementChild.cloneNode(true);
   const name = fileNameOf(hit.uri);
+  const folder = folderOf(hit.uri);
   const score = hit.score.toFixed(4);
   item.dataset.id = hit.id;
   const image = item.querySelector("img");
@@ -49,11 +55,13 @@ function hitElement(hit, onChosen) {
   item.querySelector(".rank").textContent = `#${hit.rank}`;
   item.querySelector(".score").textContent = score;
   item.querySelector(".name").textContent = name;
+  item.querySelector(".folder").textContent = folder;
   const button = item.querySelector("button");
   button.title = hit.uri;
   button.setAttribute(
     "aria-label",
-    `Rank ${hit.rank}, cosine ${score}, ${name}. Search from this photo.`,
+    `Rank ${hit.rank}, cosine ${score}, ${[name, folder].filter(Boolean).join(" in ")}. ` +
+      "Search from this photo.",
   );
   button.addEventListener("click", () => onChosen(hit));
   return item;
