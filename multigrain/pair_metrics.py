@@ -11,6 +11,7 @@ import numpy.typing as npt
 from multigrain.metrics import MetricError
 
 Floats = npt.NDArray[np.floating]
+Weights = npt.NDArray[np.floating | np.integer]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -41,7 +42,7 @@ def pool_pairs(scores: Floats, right: Mask) -> Pooled:
     return Pooled(ranked, right[order].astype(bool), order, last)
 
 
-def micro_ap(pooled: Pooled, num_positives: float, weights: Floats | None = None) -> float:
+def micro_ap(pooled: Pooled, num_positives: float, weights: Weights | None = None) -> float:
     """`1/n sum over right pairs of precision at them`, n positives in the truth (DISC21).
 
     Positives that are among no pair are in `num_positives` alone and add nothing.
@@ -53,7 +54,7 @@ def micro_ap(pooled: Pooled, num_positives: float, weights: Floats | None = None
 
 
 def recall_at_precision(
-    pooled: Pooled, num_positives: float, precision: float, weights: Floats | None = None
+    pooled: Pooled, num_positives: float, precision: float, weights: Weights | None = None
 ) -> float:
     """The largest recall at a threshold of at least this precision, 0 when none has it."""
     right, count = _counts(pooled, weights)
@@ -63,20 +64,20 @@ def recall_at_precision(
 
 
 def recall_at_precision_90(
-    pooled: Pooled, num_positives: float, weights: Floats | None = None
+    pooled: Pooled, num_positives: float, weights: Weights | None = None
 ) -> float:
     """Recall at a precision of 90 %, the second figure of DISC21."""
     return recall_at_precision(pooled, num_positives, 0.9, weights)
 
 
-def tpr_at_fpr(pooled: Pooled, fpr: float, weights: Floats | None = None) -> float:
+def tpr_at_fpr(pooled: Pooled, fpr: float, weights: Weights | None = None) -> float:
     """The largest share of right pairs accepted while at most `fpr` of the wrong ones are."""
     right, wrong = _both(pooled, weights)
     accepted = pooled.last_of_score & (np.cumsum(wrong) <= fpr * wrong.sum())
     return float(np.cumsum(right)[accepted].max(initial=0.0) / right.sum())
 
 
-def roc_area(pooled: Pooled, weights: Floats | None = None) -> float:
+def roc_area(pooled: Pooled, weights: Weights | None = None) -> float:
     """The share of (right, wrong) pairs of pairs in the right order, ties as half (ROC AUC)."""
     right, wrong = _both(pooled, weights)
     ends = np.flatnonzero(pooled.last_of_score)
@@ -85,13 +86,13 @@ def roc_area(pooled: Pooled, weights: Floats | None = None) -> float:
     return float(np.trapezoid(tpr, fpr))
 
 
-def _counts(pooled: Pooled, weights: Floats | None) -> tuple[Floats, Floats]:
+def _counts(pooled: Pooled, weights: Weights | None) -> tuple[Floats, Floats]:
     """How much each pair counts as right, and at all."""
-    count = np.ones(len(pooled.right)) if weights is None else weights[pooled.order]
+    count = np.ones(len(pooled.right)) if weights is None else 1.0 * weights[pooled.order]
     return count * pooled.right, count
 
 
-def _both(pooled: Pooled, weights: Floats | None) -> tuple[Floats, Floats]:
+def _both(pooled: Pooled, weights: Weights | None) -> tuple[Floats, Floats]:
     right, count = _counts(pooled, weights)
     wrong = count - right
     if not right.sum() or not wrong.sum():

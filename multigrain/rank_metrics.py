@@ -5,7 +5,8 @@ ties count against the model: `multigrain.metrics.positive_ranks` and `multigrai
 see to both. A mean is taken over the values that are not NaN.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -112,7 +113,9 @@ def precision_at_k(table: RankTable, k: int) -> Values:
 
     The mP@k of revisited Oxford and Paris (Radenovic et al. 2018).
     """
-    ends = np.zeros(len(table.num_positives), np.int64)
+    found = np.bincount(table.query, minlength=len(table.num_positives))
+    # A positive that was not found stands behind everything.
+    ends = np.where(found < table.num_positives, k, 0)
     np.maximum.at(ends, table.query, table.ranks + 1)
     return table.sums(table.ranks < k) / np.maximum(np.minimum(ends, k), 1)
 
@@ -122,6 +125,50 @@ def ukbench_ns(table: RankTable) -> Values:
     if (table.num_positives != UKBENCH_GROUP).any():
         raise MetricError("ukbench_ns is for four positives a query, itself among them")
     return table.sums(table.ranks < UKBENCH_GROUP)
+
+
+Metric = Callable[[RankTable], Values]
+
+_METRICS: dict[str, Metric] = {
+    function.__name__: function
+    for function in (ap, ap_trapezoid, map_at_r, r_precision, minp, ukbench_ns)
+}
+_METRICS_AT: dict[str, Callable[[RankTable, int], Values]] = {
+    "map": map_at_k,
+    "recall": recall_at_k,
+    "cmc": cmc_at_k,
+    "precision": precision_at_k,
+}
+
+
+def metric(name: str) -> Metric:
+    """The metric of a name: `ap`, `map_at_r`, ..., or with a number `recall_at_5`.
+
+    Raises MetricError for a name that none has.
+    """
+    if name in _METRICS:
+        return _METRICS[name]
+    parts = re.fullmatch("([a-z]+)_at_([1-9][0-9]*)", name)
+    if parts is None or parts[1] not in _METRICS_AT:
+        at = (f"{kind}_at_k" for kind in _METRICS_AT)
+        raise MetricError(f"no metric {name!r}: choose of {', '.join([*_METRICS, *at])}")
+    function, k = _METRICS_AT[parts[1]], int(parts[2])
+    return lambda table: function(table, k)
+
+
+def highest_rank(names: Sequence[str], num_positives: Sequence[int]) -> int | None:
+    """The number of ranks these metrics look at; None when they look at all."""
+    highest = 1
+    for name in names:
+        if name in ("map_at_r", "r_precision"):
+            highest = max(highest, *num_positives, 1)
+        elif name == "ukbench_ns":
+            highest = max(highest, UKBENCH_GROUP)
+        elif name in _METRICS:
+            return None
+        else:
+            highest = max(highest, int(name.rpartition("_")[2]))
+    return highest
 
 
 def mean(values: Values) -> float:

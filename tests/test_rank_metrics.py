@@ -164,3 +164,26 @@ def test_a_mean_leaves_out_queries_without_positives() -> None:
     assert rank_metrics.mean(np.array([1.0, np.nan, 0.0])) == pytest.approx(0.5)
     with pytest.raises(MetricError, match="nothing to score"):
         rank_metrics.mean(np.array([np.nan]))
+
+
+@given(rankings=st.lists(st.lists(st.booleans(), min_size=1, max_size=12).filter(any), min_size=1))
+@settings(max_examples=30)
+def test_a_metric_needs_no_rank_above_its_highest(rankings: list[Ranking]) -> None:
+    """Tables cut there score alike: the search need not find what stands behind."""
+    counts = [sum(ranking) for ranking in rankings]
+    names = ["recall_at_2", "map_at_3", "map_at_r", "r_precision", "precision_at_4", "cmc_at_1"]
+    for name in names:
+        highest = rank_metrics.highest_rank([name], counts)
+        assert highest is not None
+        found = [np.flatnonzero(ranking) for ranking in rankings]
+        cut = RankTable.of([ranks[ranks < highest] for ranks in found], counts)
+        metric = rank_metrics.metric(name)
+        np.testing.assert_allclose(metric(cut), metric(RankTable.of(found, counts)))
+    assert rank_metrics.highest_rank([*names, "ap"], counts) is None
+
+
+@pytest.mark.parametrize("name", ["recal_at_5", "recall_at_0", "map", "mean"])
+def test_an_unknown_metric_is_named_with_those_there_are(name: str) -> None:
+    """The message is enough to mend the call."""
+    with pytest.raises(MetricError, match="choose of ap, ap_trapezoid"):
+        rank_metrics.metric(name)

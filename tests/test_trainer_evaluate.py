@@ -1,0 +1,214 @@
+"""A checkpoint scored on test sets, from photos to the exit status."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from evaluation_fixtures import draw_test_set, save, settings, write_rows
+from PIL import Image
+
+from multigrain.checkpoint import load_checkpoint
+from multigrain.config import ConfigError
+from multigrain.embedder import Embedder
+from multigrain.metrics import average_precision, positive_ranks
+from trainer import evaluate as program
+from trainer.engine.processes import Processes, alone
+from trainer.evaluate import evaluate
+from trainer.evaluation.embed_pictures import UnreadableError, embed_pictures
+from trainer.evaluation.embedding_cache import EmbeddingCache
+from trainer.evaluation.expectations import resolve
+from trainer.evaluation.results import QUERIES, RESULTS, Result
+from trainer.protocols.test_set import Picture
+from trainer.speech import say_nothing
+
+Draw = Callable[[int], Image.Image]
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory, draw: Draw) -> Path:
+    return draw_test_set(tmp_path_factory.mktemp("set"), draw)
+
+
+@pytest.fixture(scope="module")
+def result(
+    tmp_path_factory: pytest.TempPathFactory, manifest: Path, tiny_checkpoint: Path
+) -> tuple[Result, Path]:
+    """The result of one run, and its folder."""
+    out = tmp_path_factory.mktemp("out")
+    (found,) = evaluate(settings(tiny_checkpoint, manifest, out), alone())
+    return found, out
+
+
+def test_scores_equal_a_loop_over_the_photos(
+    result: tuple[Result, Path], manifest: Path, tiny_checkpoint: Path
+) -> None:
+    """Each query embedded and ranked by hand, against the rows that are no queries."""
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    embedder = Embedder.open(tiny_checkpoint, engine="torch", device="cpu")
+    vectors = embedder.embed([manifest.parent / row["path"] for row in rows])
+    gallery = [number for number, row in enumerate(rows) if row["role"] != "query"]
+    expected = []
+    for number, row in enumerate(rows):
+        if row["role"] == "query":
+            relevant = np.array(
+                [rows[other].get("instance") == row["instance"] for other in gallery]
+            )
+            scores = vectors[gallery] @ vectors[number]
+            ranks = positive_ranks(scores, relevant, np.zeros(len(gallery), bool))
+            expected.append(average_precision(ranks, 2))
+    found, out = result
+    assert found.scores.metrics["ap"].value == pytest.approx(np.mean(expected), abs=1e-6)
+    written = json.loads((out / QUERIES).read_text())["manifest"]
+    assert written["values"]["ap"] == pytest.approx(expected, abs=1e-6)
+    assert written["queries"][0] == str(manifest.parent / "0-0.jpg")
+
+
+def test_the_written_result_states_model_options_and_intervals(
+    result: tuple[Result, Path], tiny_checkpoint: Path
+) -> None:
+    """What changes a score stands beside it."""
+    document = json.loads((result[1] / RESULTS).read_text())
+    assert document["model"]["fingerprint"] == load_checkpoint(tiny_checkpoint).fingerprint
+    assert (document["model"]["p"], document["model"]["whitening"]) == (3.0, None)
+    (written,) = document["results"]
+    assert (written["num_queries"], written["num_gallery"]) == (6, 16)
+    assert written["options"] == {"queries": "by role"}
+    score = written["metrics"]["recall_at_1"]
+    assert score["low"] <= score["value"] <= score["high"]
+
+
+def test_a_second_run_embeds_nothing(
+    result: tuple[Result, Path],
+    manifest: Path,
+    tiny_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Known embeddings are taken from the folder of the first."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("a photo was embedded again")
+
+    monkeypatch.setattr(Embedder, "embed_pixels", fail)
+    (again,) = evaluate(settings(tiny_checkpoint, manifest, result[1]), alone())
+    assert again.scores.metrics == result[0].scores.metrics
+
+
+def test_several_test_sets_are_scored_in_one_run(
+    result: tuple[Result, Path], manifest: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """The second of a protocol has a name of its own."""
+    config = settings(
+        tiny_checkpoint,
+        manifest,
+        tmp_path,
+        protocol=["manifest"] * 2,
+        data=[manifest] * 2,
+        cache=result[1] / "embeddings",
+    )
+    results = evaluate(config, alone())
+    assert [found.name for found in results] == ["manifest", "manifest-2"]
+    assert results[0].scores.metrics == results[1].scores.metrics
+
+
+def in_one_of_two(rank: int, folder: str, checkpoint: Path, manifest: Path) -> None:
+    """Evaluate in one of two processes."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    processes = Processes(rank, 2, torch.device("cpu"), dist.group.WORLD)
+    evaluate(settings(checkpoint, manifest, Path(folder, "out")), processes)
+    dist.destroy_process_group()
+
+
+def test_two_processes_find_the_same_numbers(
+    result: tuple[Result, Path], manifest: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Every value of every query, and nothing padded."""
+    mp.spawn(in_one_of_two, args=(str(tmp_path), tiny_checkpoint, manifest), nprocs=2)
+    for name in (RESULTS, QUERIES):
+        assert (tmp_path / "out" / name).read_text() == (result[1] / name).read_text()
+
+
+def test_photos_that_cannot_be_read_end_the_run_with_their_names(
+    tiny_checkpoint: Path, tmp_path: Path, draw: Draw
+) -> None:
+    """A score without them would not be the test set's."""
+    save(draw(0), tmp_path / "good.jpg")
+    (tmp_path / "bad.jpg").write_bytes(b"no photo")
+    rows = [{"path": name, "instance": "a"} for name in ("good.jpg", "bad.jpg", "gone.jpg")]
+    config = settings(tiny_checkpoint, write_rows(tmp_path / "l.jsonl", rows), tmp_path / "out")
+    with pytest.raises(UnreadableError, match=r"2 photos .*bad.jpg .*gone.jpg"):
+        evaluate(config, alone())
+
+
+def test_a_picture_is_cut_and_turned_before_it_is_embedded(
+    tiny_checkpoint: Path, tmp_path: Path, draw: Draw
+) -> None:
+    """As if the part had been saved as a photo of its own; each edit is cached by itself."""
+    path = tmp_path / "photo.png"
+    draw(3).save(path)
+    part = draw(3).crop((10, 5, 60, 55)).transpose(Image.Transpose.ROTATE_270)
+    embedder = Embedder.open(tiny_checkpoint, engine="torch", device="cpu")
+    cache = EmbeddingCache.open(tmp_path / "cache", dim=embedder.dim)
+    pictures = [Picture(path), Picture(path, (10.2, 4.8, 60, 55), turns=1)]
+    for _ in range(2):
+        whole, cut = embed_pictures(pictures, embedder, cache, alone(), say=say_nothing)
+        assert embedder.embed([draw(3)])[0] @ whole == pytest.approx(1, abs=1e-5)
+        assert embedder.embed([part])[0] @ cut == pytest.approx(1, abs=1e-5)
+        cache = EmbeddingCache.open(tmp_path / "cache", dim=embedder.dim)
+
+
+@pytest.mark.parametrize(("low", "status"), [(0.0, 0), (1.01, 1)])
+def test_a_metric_outside_its_interval_ends_the_program_with_one(
+    low: float,
+    status: int,
+    result: tuple[Result, Path],
+    manifest: Path,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The message has metric, value and interval; the settings may come from a file."""
+    config = settings(tiny_checkpoint, manifest, result[1], expect={"recall_at_5": (low, 2.0)})
+    (tmp_path / "guard.yaml").write_text(config.to_yaml())
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--config", str(tmp_path / "guard.yaml")])
+    assert program.main() == status
+    said = capsys.readouterr()
+    assert "| manifest | ap_trapezoid |" in said.out
+    assert ("manifest.recall_at_5 is " in said.err) == bool(status)
+    assert ("expected within [1.01, 2]" in said.err) == bool(status)
+
+
+def test_expectations_are_named_in_full_where_a_metric_is_not_one_test_sets() -> None:
+    """And a name that no metric has is refused with the nearest one."""
+    names = dict.fromkeys(["a.ap", "b.ap", "b.recall_at_1"])
+    assert resolve({"recall_at_1": (0, 1), "a.ap": (0, 1)}, names) == {
+        "b.recall_at_1": (0, 1),
+        "a.ap": (0, 1),
+    }
+    for name, message in (("ap", "a.ap, b.ap"), ("b.recal_at_1", "did you mean b.recall_at_1")):
+        with pytest.raises(ConfigError, match=message):
+            resolve({name: (0, 1)}, names)
+    with pytest.raises(ConfigError, match="holds no number"):
+        resolve({"a.ap": (0.5, 0.4)}, names)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"protocol": ["manifest", "groups"]}, "2 --protocol and 1 --data"),
+        ({"protocol": ["manifests"]}, "did you mean manifest"),
+    ],
+)
+def test_test_sets_that_cannot_be_meant_are_refused(
+    changes: dict[str, list[str]], message: str, tmp_path: Path
+) -> None:
+    """Before the checkpoint is opened."""
+    with pytest.raises((ConfigError, ValueError), match=message):
+        evaluate(settings(tmp_path / "none", tmp_path, tmp_path, **changes), alone())

@@ -1,0 +1,147 @@
+"""Embed the pictures of a test set: each once, by one of the processes, none padded.
+
+n pictures, D embedding.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from multigrain.ahead import in_order
+from multigrain.embedder import Embedder
+from multigrain.errors import MultiGrainError
+from multigrain.photo import PhotoError, open_photo
+from multigrain.progress import Progress
+from multigrain.transforms import Pixels
+from trainer.engine.processes import Processes
+from trainer.evaluation.embedding_cache import EmbeddingCache, Vector, cache_key
+from trainer.losses.gather import gather_rows
+from trainer.protocols.test_set import Picture
+
+# Photos that are embedded together are the same whatever the number of processes.
+_HANDFUL = 64
+_BATCH_SIZE = 16
+_FEWEST_THREADS = 2  # decoding goes on while the model computes
+_MOST_NAMED = 5
+
+
+class UnreadableError(MultiGrainError):
+    """Photos of a test set that cannot be read: a score without them would not be the set's."""
+
+
+class Found(NamedTuple):
+    """A picture's key, and its vector where it is known, its pixels where not."""
+
+    key: bytes
+    vector: Vector | None
+    pixels: Pixels | None
+
+
+def embed_pictures(
+    pictures: Sequence[Picture],
+    embedder: Embedder,
+    cache: EmbeddingCache,
+    processes: Processes,
+    *,
+    say: Callable[[str], None],
+) -> npt.NDArray[np.float32]:
+    """Unit rows [n, D] in the order of the pictures, on every process.
+
+    Raises UnreadableError, on every process, naming photos that cannot be read.
+    """
+    num_handfuls = -(-len(pictures) // _HANDFUL)
+    mine = [
+        number
+        for handful in range(processes.rank, num_handfuls, processes.world)
+        for number in range(handful * _HANDFUL, min((handful + 1) * _HANDFUL, len(pictures)))
+    ]
+    vectors, bad = _embed_own([pictures[number] for number in mine], embedder, cache, say=say)
+    cache.flush()
+    refused = [line for lines in processes.gather(bad) for line in lines]
+    if refused:
+        more = f" and {len(refused) - _MOST_NAMED} more" if len(refused) > _MOST_NAMED else ""
+        raise UnreadableError(
+            f"{len(refused)} photos of the test set cannot be read: "
+            f"{'; '.join(refused[:_MOST_NAMED])}{more}"
+        )
+    numbers = gather_rows(torch.tensor(mine, dtype=torch.int64).to(processes.device))
+    rows = gather_rows(torch.from_numpy(vectors).to(processes.device)).cpu().numpy()
+    ordered = np.empty_like(rows)
+    ordered[numbers.cpu().numpy()] = rows
+    return ordered
+
+
+def _embed_own(
+    pictures: Sequence[Picture],
+    embedder: Embedder,
+    cache: EmbeddingCache,
+    *,
+    say: Callable[[str], None],
+) -> tuple[npt.NDArray[np.float32], list[str]]:
+    """Vectors of this process's pictures, and a line for each that cannot be read."""
+
+    def find(picture: Picture) -> Found | PhotoError:
+        try:
+            return _find(picture, embedder, cache)
+        except PhotoError as error:
+            return error
+
+    vectors = np.empty((len(pictures), embedder.dim), np.float32)
+    bad, num_cached = list[str](), 0
+    progress = Progress(len(pictures), "pictures")
+    num_threads = max(_FEWEST_THREADS, torch.get_num_threads())
+    waiting = in_order(find, pictures, num_threads=num_threads, window=2 * _HANDFUL)
+    for start in range(0, len(pictures), _HANDFUL):
+        batch = dict[int, tuple[bytes, Pixels]]()
+        for row in range(start, min(start + _HANDFUL, len(pictures))):
+            found = next(waiting)
+            if isinstance(found, PhotoError):
+                bad.append(f"{pictures[row].path} ({found.code})")
+            elif found.vector is not None:
+                vectors[row] = found.vector
+                num_cached += 1
+            elif found.pixels is not None:
+                batch[row] = found.key, found.pixels
+        if batch:
+            keys, pixels = zip(*batch.values(), strict=True)
+            vectors[list(batch)] = embedder.embed_pixels(pixels, batch_size=_BATCH_SIZE)
+            cache.put(keys, vectors[list(batch)])
+        progress.update(min(start + _HANDFUL, len(pictures)))
+    progress.close()
+    if num_cached:
+        say(f"{num_cached} of {len(pictures)} embeddings were known from an earlier run")
+    return vectors, bad
+
+
+def _find(picture: Picture, embedder: Embedder, cache: EmbeddingCache) -> Found:
+    try:
+        data = picture.path.read_bytes()
+    except OSError as error:
+        raise PhotoError("photo_unreadable", f"{picture.path}: {error.strerror}") from error
+    key = cache_key(data, f"{picture.box} {picture.turns}")
+    known = cache.get(key)
+    return Found(key, known, _pixels(picture, data, embedder) if known is None else None)
+
+
+def _pixels(picture: Picture, data: bytes, embedder: Embedder) -> Pixels:
+    if picture.box is None and not picture.turns:
+        return embedder.read(data).pixels
+    image = open_photo(data).image  # at full scale: a box is in the photo's own pixels
+    if picture.box is not None:
+        left, top, right, bottom = picture.box
+        box = (
+            max(0, round(left)),
+            max(0, round(top)),
+            min(image.width, round(right)),
+            min(image.height, round(bottom)),
+        )
+        if box[0] >= box[2] or box[1] >= box[3]:
+            raise PhotoError(
+                "photo_unreadable", f"box {picture.box} holds no pixel of {picture.path}"
+            )
+        image = image.crop(box)
+    # Quarter turns lose no pixel; PIL counts them the other way round.
+    return embedder.preprocessing.prepare(image.rotate(-90 * picture.turns, expand=True))

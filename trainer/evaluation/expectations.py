@@ -1,0 +1,60 @@
+"""What scores a team expects of its model: metric -> [low, high]."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from multigrain.config import ConfigError, did_you_mean
+from trainer.evaluation.scores import Score
+
+Expected = dict[str, tuple[float, float]]
+
+
+def read_expectations(given: Expected | Path) -> Expected:
+    """The block itself, or that of a YAML file, under the key `expect` or alone in it.
+
+    Raises ConfigError for a file or a block that is none.
+    """
+    if not isinstance(given, Path):
+        return given
+    try:
+        loaded = yaml.safe_load(given.read_text())
+    except OSError as error:
+        raise ConfigError(f"--expect {given}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--expect {given} is not YAML: {error}") from error
+    block = loaded.get("expect", loaded) if isinstance(loaded, dict) else loaded
+    try:
+        return TypeAdapter(Expected).validate_python(block)
+    except ValidationError as error:
+        raise ConfigError(f"--expect {given}: lines of `metric: [low, high]` are wanted") from error
+
+
+def resolve(expected: Expected, names: Mapping[str, object]) -> Expected:
+    """Expectations by full names, `protocol.metric`; the metric alone will do where it is one's.
+
+    Raises ConfigError for a name that no metric has, or several have, and for an empty interval.
+    """
+    found = Expected()
+    for name, (low, high) in expected.items():
+        matching = [full for full in names if full == name or full.endswith(f".{name}")]
+        if not matching:
+            raise ConfigError(f"expect: no metric {name!r}{did_you_mean(name, list(names))}")
+        if len(matching) > 1 and name not in matching:
+            raise ConfigError(f"expect: {name!r} is one of {', '.join(matching)}: name it in full")
+        if not low <= high:
+            raise ConfigError(f"expect: {name}: [{low:g}, {high:g}] holds no number")
+        found[name if name in matching else matching[0]] = (low, high)
+    return found
+
+
+def left_intervals(expected: Expected, scores: Mapping[str, Score]) -> list[str]:
+    """A line for each metric outside its interval, with its value and bootstrap interval."""
+    return [
+        f"{name} is {scores[name].value:.4f} (95 % {scores[name].interval.low:.4f} to "
+        f"{scores[name].interval.high:.4f}), expected within [{low:g}, {high:g}]"
+        for name, (low, high) in expected.items()
+        if not low <= scores[name].value <= high
+    ]

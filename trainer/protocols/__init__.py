@@ -1,0 +1,1 @@
+"""Test sets in their published layouts, read from a folder; nothing is downloaded."""
