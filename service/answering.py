@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.types import Receive
 
 from multigrain.augmented import Augment
-from service.batcher import DeadlineExceededError, Done
+from service.batch_errors import DeadlineExceededError
+from service.batch_item import Done
 from service.errors import ClientGoneError
 from service.queries import Answer, PhotoFacts, Query, Search
 from service.runtime import Ready, Runtime
@@ -109,7 +110,7 @@ async def answer_body(
     Raises QueueFullError before a byte is read, ProblemError and ClientGoneError.
     """
     settings, started_at = runtime.settings, time.perf_counter()
-    with ready.batcher.admit(request.state.client):
+    with ready.batcher.places.take(request.state.client):
         body = await receive_body(
             request,
             max_bytes=settings.max_body_bytes,

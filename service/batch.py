@@ -96,7 +96,7 @@ async def _item(
         if number == 0:  # the place of the request itself
             answered = await answering.with_photo(photo, wanted.search)
         else:
-            with ready.batcher.admit(request.state.client):
+            with ready.batcher.places.take(request.state.client):
                 answered = await answering.with_photo(photo, wanted.search)
     except Exception as error:  # noqa: BLE001 - whatever happens to one photo is its own
         document = problem_document(request_id, problem_of(error, request))

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import torch
 
-from service.batcher import BatchTooLargeError, EngineDeadError
+from service.batch_errors import BatchTooLargeError, EngineDeadError
 
 P = TypeVar("P")
 R = TypeVar("R")

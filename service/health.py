@@ -65,7 +65,7 @@ def _checks(opened: Ready | None) -> Checks:
     embedder = engine.embedder
     with engine.generations.lease() as searcher:
         index = IndexCheck(generation=searcher.generation, num_photos=searcher.num_live)
-    last_ok_at = batcher.last_ok_at
+    last_ok_at = batcher.runs.last_ok_at
     return Checks(
         model=ModelCheck(
             name=engine.model_name,
@@ -76,7 +76,7 @@ def _checks(opened: Ready | None) -> Checks:
         index=index,
         engine=EngineCheck(
             queue=batcher.num_queued,
-            inflight=batcher.num_running,
+            inflight=batcher.runs.num_running,
             last_ok_s=None if last_ok_at is None else round(time.monotonic() - last_ok_at, 3),
         ),
         reload=ReloadCheck(last_error=reloader.last_error),

@@ -9,7 +9,7 @@ from prometheus_client import (
     ProcessCollector,
 )
 
-from service.batcher import Result
+from service.batch_runs import Result
 from service.reload_job import ReloadJob
 from service.schemas import SearchResponse
 

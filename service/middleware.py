@@ -7,7 +7,7 @@ import secrets
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.batcher import QueueFullError
+from service.batch_errors import QueueFullError
 from service.errors import INTERNAL, ProblemError, full_queue_problem, problem_response
 from service.gate import Gate
 from service.runtime import Runtime
@@ -32,7 +32,7 @@ def _refuse_when_full(scope: Scope) -> None:
     runtime: Runtime | None = scope["state"].get("runtime")
     is_search = scope["method"] == "POST" and scope["path"] in _SEARCHES
     if is_search and runtime is not None and runtime.answers and runtime.opened is not None:
-        runtime.opened.batcher.check_room(scope["state"]["client"])
+        runtime.opened.batcher.places.check(scope["state"]["client"])
 
 
 def _is_draining(scope: Scope) -> bool:

@@ -168,7 +168,9 @@ class Runtime:
         if self.opened is None:
             return True
         batcher, watchdog = self.opened.batcher, self.opened.watchdog
-        under_way = [at for at in (batcher.running_since, watchdog.testing_since) if at is not None]
+        under_way = [
+            at for at in (batcher.runs.running_since, watchdog.testing_since) if at is not None
+        ]
         since = min(under_way, default=None)
         stuck = since is not None and time.monotonic() - since > self.settings.stuck_after_s
         return batcher.alive and not stuck

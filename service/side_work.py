@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from threading import Thread
 from typing import Any, TypeVar
 
-from service.batcher import DeadlineExceededError, QueueFullError
+from service.batch_errors import DeadlineExceededError, QueueFullError
 
 T = TypeVar("T")
 

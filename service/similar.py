@@ -39,7 +39,7 @@ async def similar(
     runtime: Runtime = request.state.runtime
     refuse_repeats(request.query_params.multi_items(), "query")
     ready = runtime.ready()
-    with ready.batcher.admit(request.state.client):
+    with ready.batcher.places.take(request.state.client):
         work = _answer(runtime, ready, request.state.request_id, image_id, options)
         answer = await until_client_leaves(work, request.receive)
     finish(runtime, response, answer, started_at=started_at)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
 
-from service.batcher import Batcher, EngineDeadError
+from service.batch_errors import EngineDeadError
+from service.batcher import Batcher
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +61,11 @@ class Watchdog:
                 raise EngineDeadError(f"the model has failed its test {self.num_failed} times")
 
     def _is_due(self) -> bool:
-        if self.num_failed or self._batcher.num_failed_in_row >= SUSPICIOUS_FAILURES:
+        if self.num_failed or self._batcher.runs.num_failed_in_row >= SUSPICIOUS_FAILURES:
             return True
-        shown_at = max(self._tested_at, self._batcher.last_ok_at or 0.0)
+        shown_at = max(self._tested_at, self._batcher.runs.last_ok_at or 0.0)
         is_idle = time.monotonic() - shown_at >= self._idle_seconds
-        return is_idle and self._batcher.running_since is None
+        return is_idle and self._batcher.runs.running_since is None
 
     async def _ask(self) -> None:
         self.testing_since = time.monotonic()
@@ -74,6 +75,6 @@ class Watchdog:
             self.num_failed += 1
             logger.exception("the model has failed its test")
         else:
-            self.num_failed = self._batcher.num_failed_in_row = 0
+            self.num_failed = self._batcher.runs.num_failed_in_row = 0
         finally:
             self.testing_since, self._tested_at = None, time.monotonic()

@@ -9,15 +9,15 @@ from contextlib import ExitStack
 
 import pytest
 
-from service.batcher import (
-    Batcher,
+from service.batch_errors import (
     BatchTooLargeError,
     ClientLimitError,
     DeadlineExceededError,
-    Done,
     EngineDeadError,
     QueueFullError,
 )
+from service.batch_item import Done
+from service.batcher import Batcher
 
 MODEL_SECONDS = 0.010
 POISON = -1
@@ -73,7 +73,7 @@ def run_with(
 
 
 async def ask(batcher: Batcher[int, int], payload: int, *, seconds: float = 5.0) -> Done[int]:
-    with batcher.admit():
+    with batcher.places.take():
         deadline = asyncio.get_running_loop().time() + seconds
         return await batcher.submit(payload, deadline=deadline)
 
@@ -151,7 +151,7 @@ def test_requests_beyond_the_queue_are_refused_with_a_time_to_come_back() -> Non
         assert len(refused) == 236
         assert {refusal.retry_after_seconds for refusal in refused} == {1}
         assert sum(isinstance(answer, Done) for answer in answers) == 64
-        assert batcher.num_admitted == 0
+        assert batcher.places.num_taken == 0
 
     run_with(FakeModel(), body, max_queue=64)
 
@@ -160,10 +160,12 @@ def test_retry_after_grows_with_the_queue_and_the_batch_time() -> None:
     """The refusal names the seconds the waiting batches will take, rounded up."""
 
     async def body(batcher: Batcher[int, int]) -> None:
-        batcher._batch_seconds = 2.0
-        batcher.num_admitted = 16
-        assert batcher.retry_after_seconds() == 4
-        batcher.num_admitted = 0
+        batcher.runs.average_seconds = 2.0
+        batcher.places.num_taken = 128
+        with pytest.raises(QueueFullError) as refused:
+            batcher.places.check()
+        assert refused.value.retry_after_seconds == 18
+        batcher.places.num_taken = 0
 
     run_with(FakeModel(), body)
 
@@ -220,7 +222,7 @@ def test_deadline_holds_while_the_model_hangs() -> None:
         with pytest.raises(DeadlineExceededError, match="deadline"):
             await ask(batcher, 2, seconds=0.02)
         assert batcher.num_queued == 0
-        assert batcher.running_since is not None
+        assert batcher.runs.running_since is not None
         model.may_go_on.set()
         await running
 
@@ -265,9 +267,9 @@ def test_failures_in_a_row_are_counted_and_a_success_forgets_them() -> None:
         for _ in range(3):
             with pytest.raises(ValueError, match="poisoned"):
                 await ask(batcher, POISON)
-        assert batcher.num_failed_in_row == 3
+        assert batcher.runs.num_failed_in_row == 3
         await ask(batcher, 1)
-        assert batcher.num_failed_in_row == 0
+        assert batcher.runs.num_failed_in_row == 0
 
     run_with(FakeModel(), body)
 
@@ -285,11 +287,11 @@ def test_short_memory_halves_the_batches_for_a_while() -> None:
     async def body(batcher: Batcher[int, int]) -> None:
         assert results_of(await ask_all(batcher, range(16))) == list(range(16))
         assert sizes == [16, 8, 4, 4, 8, 4, 4]
-        assert batcher.limit == 4
+        assert batcher.runs.limit == 4
         assert results_of(await ask_all(batcher, range(8))) == list(range(8))
         assert sizes[7:] == [4, 4]
-        batcher._smaller_until = 0.0
-        assert batcher.limit == 16
+        batcher.runs._smaller_until = 0.0
+        assert batcher.runs.limit == 16
 
     run_with(small_device, body)
 
@@ -337,13 +339,13 @@ def test_one_client_may_have_only_its_share_of_the_places() -> None:
     async def body(batcher: Batcher[int, int]) -> None:
         with ExitStack() as held:
             for _ in range(3):
-                held.enter_context(batcher.admit("greedy"))
+                held.enter_context(batcher.places.take("greedy"))
             with pytest.raises(ClientLimitError, match="3 requests"):
-                batcher.check_room("greedy")
-            held.enter_context(batcher.admit("modest"))
+                batcher.places.check("greedy")
+            held.enter_context(batcher.places.take("modest"))
             for _ in range(4):
-                held.enter_context(batcher.admit())
-        batcher.check_room("greedy")
+                held.enter_context(batcher.places.take())
+        batcher.places.check("greedy")
 
     run_with(FakeModel(), body, max_of_client=3)
 

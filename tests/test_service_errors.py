@@ -168,8 +168,8 @@ def test_client_that_leaves_during_the_upload_is_forgotten(service: Service, sen
     host, port = service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(head + sent)
-        wait_until(lambda: batcher.num_admitted == 1)
-    wait_until(lambda: batcher.num_admitted == 0)
+        wait_until(lambda: batcher.places.num_taken == 1)
+    wait_until(lambda: batcher.places.num_taken == 0)
     assert service.health().status_code == 200
 
 
@@ -179,24 +179,24 @@ def test_client_that_leaves_while_it_waits_costs_no_inference(
     """A request whose client has gone is taken out of the queue unrun."""
     batcher = opened(service).batcher
     sizes: list[int] = []
-    answer = batcher._run_batch
+    answer = batcher.runs.run_batch
 
     def slow_answer(queries: Any) -> Any:
         sizes.append(len(queries))
         time.sleep(0.2)
         return answer(queries)
 
-    monkeypatch.setattr(batcher, "_run_batch", slow_answer)
+    monkeypatch.setattr(batcher.runs, "run_batch", slow_answer)
     with ThreadPoolExecutor(1) as other:
         running_one = other.submit(service.search, jpeg(1))
-        wait_until(lambda: batcher.num_running == 1)
+        wait_until(lambda: batcher.runs.num_running == 1)
         head = b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(jpeg(2))
         host, port = service.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=10) as leaving:
             leaving.sendall(head + jpeg(2))
             wait_until(lambda: batcher.num_queued == 1)
         assert running_one.result().status_code == 200
-    wait_until(lambda: batcher.num_admitted == 0)
+    wait_until(lambda: batcher.places.num_taken == 0)
     assert sizes == [1]
 
 
@@ -266,7 +266,7 @@ def test_bad_photos_in_a_row_do_not_make_a_sound_model_look_broken(
         monkeypatch.setattr(engine.embedder._engine, "infer", infer_nan)
         for _ in range(4):
             check_problem(sound.search(jpeg(0)), "internal")
-        wait_until(lambda: opened(sound).batcher.num_failed_in_row == 0)
+        wait_until(lambda: opened(sound).batcher.runs.num_failed_in_row == 0)
         assert sound.health().json()["status"] == "ok"
         monkeypatch.undo()
         assert sound.search(jpeg(0)).status_code == 200
@@ -278,13 +278,13 @@ def test_livez_is_503_while_a_forward_pass_hangs(index_root: Path, jpeg: Jpeg) -
     with running(settings) as hanging:
         may_go_on = threading.Event()
         batcher = opened(hanging).batcher
-        answer = batcher._run_batch
+        answer = batcher.runs.run_batch
 
         def hang(queries: Any) -> Any:
             may_go_on.wait(10)
             return answer(queries)
 
-        batcher._run_batch = hang
+        batcher.runs.run_batch = hang
         check_problem(hanging.search(jpeg(0)), "deadline_exceeded")
         wait_until(lambda: hanging.client.get("/livez").status_code == 503)
         health = hanging.health()
@@ -312,7 +312,7 @@ def test_search_without_room_is_refused_before_it_is_routed(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refusal costs no look at the parameters: an invalid one is a 429 too while it is full."""
-    monkeypatch.setattr(opened(service).batcher, "_max_queue", 0)
+    monkeypatch.setattr(opened(service).batcher.places, "max_queue", 0)
     refused = service.client.post("/search?limit=0", content=b"")
     check_problem(refused, "queue_full")
     assert int(refused.headers["Retry-After"]) >= 1

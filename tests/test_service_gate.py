@@ -211,7 +211,7 @@ def test_key_is_what_a_clients_share_is_counted_by(
     photo, headers = {"image": jpeg(0)}, {"X-API-Key": READER}
     with ExitStack() as held:
         for _ in range(locked.server.runtime.settings.max_queue // 4):
-            held.enter_context(batcher.admit("api-1"))
+            held.enter_context(batcher.places.take("api-1"))
         refused = locked.client.post("/search", files=photo, headers=headers)
         assert (refused.status_code, refused.json()["code"]) == (429, "client_limit")
         assert int(refused.headers["Retry-After"]) >= 1

@@ -47,7 +47,7 @@ def test_uploads_beyond_the_queue_are_refused_and_the_service_is_itself_again(
     assert all(int(one.headers["Retry-After"]) >= 1 for one in answers if one.status_code == 429)
     assert small.server.runtime.opened is not None
     batcher = small.server.runtime.opened.batcher
-    wait_until(lambda: batcher.num_admitted == batcher.num_arriving == batcher.num_queued == 0)
+    wait_until(lambda: batcher.places.num_taken == batcher.num_arriving == batcher.num_queued == 0)
     assert small.search(jpeg(0)).status_code == 200
 
 
@@ -75,10 +75,10 @@ def test_clients_that_drip_are_given_up_and_delay_no_other(index_root: Path, jpe
             dripping = slow.map(drip, range(num_slow))
             assert service.server.runtime.opened is not None
             batcher = service.server.runtime.opened.batcher
-            wait_until(lambda: batcher.num_admitted == num_slow)
+            wait_until(lambda: batcher.places.num_taken == num_slow)
             assert service.search(jpeg(0)).status_code == 200
             assert {answer.split(b" ")[1] for answer in dripping} == {b"408"}
-        wait_until(lambda: batcher.num_admitted == 0)
+        wait_until(lambda: batcher.places.num_taken == 0)
 
 
 def test_idle_connections_are_closed_and_hold_no_place(index_root: Path, jpeg: Jpeg) -> None:

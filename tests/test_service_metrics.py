@@ -108,9 +108,9 @@ def test_full_queue_is_counted_as_a_refusal(counted: Service, jpeg: Jpeg) -> Non
     """A 429 has its reason, whoever has refused."""
     assert counted.server.runtime.opened is not None
     batcher, before = counted.server.runtime.opened.batcher, numbers(counted.url)
-    batcher.num_admitted += batcher._max_queue
+    batcher.places.num_taken += batcher.places.max_queue
     assert counted.search(jpeg(0)).status_code == 429
-    batcher.num_admitted -= batcher._max_queue
+    batcher.places.num_taken -= batcher.places.max_queue
     assert grown(before, numbers(counted.url), "rejected_total", reason="queue_full") == 1
 
 
@@ -168,12 +168,12 @@ def test_probes_and_numbers_are_quick_while_the_model_is_busy(index_root: Path, 
         assert busy.server.runtime.opened is not None
         batcher = busy.server.runtime.opened.batcher
         may_go_on = threading.Event()
-        answer = batcher._run_batch
-        batcher._run_batch = lambda queries: (may_go_on.wait(10), answer(queries))[1]
+        answer = batcher.runs.run_batch
+        batcher.runs.run_batch = lambda queries: (may_go_on.wait(10), answer(queries))[1]
         asking = [threading.Thread(target=busy.search, args=(jpeg(n),)) for n in range(16)]
         for one in asking:
             one.start()
-        wait_until(lambda: batcher.num_admitted == 16)
+        wait_until(lambda: batcher.places.num_taken == 16)
         for path in ("/health", "/livez", "/readyz", "/metrics"):
             started_at = time.perf_counter()
             assert busy.client.get(path).status_code == 200

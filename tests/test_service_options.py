@@ -321,13 +321,13 @@ def test_a_client_may_wait_shorter_than_the_service_does(
 ) -> None:
     """timeout_ms counts from the complete body, in the query string and in the form."""
     batcher = opened(asked).batcher
-    run_batch = batcher._run_batch
+    run_batch = batcher.runs.run_batch
 
     def slow(queries: Any) -> Any:
         time.sleep(0.15)
         return run_batch(queries)
 
-    monkeypatch.setattr(batcher, "_run_batch", slow)
+    monkeypatch.setattr(batcher.runs, "run_batch", slow)
     problem(asked.search(jpeg(0), timeout_ms=50), "deadline_exceeded")
     response = asked.client.post("/search", files={"image": jpeg(0)}, data={"timeout_ms": "50"})
     problem(response, "deadline_exceeded")

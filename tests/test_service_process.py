@@ -235,14 +235,14 @@ def test_request_in_flight_at_sigterm_is_answered(
         opened = service.server.runtime.opened
         assert opened is not None
         batcher: Batcher[object, object] = opened.batcher  # type: ignore[assignment]
-        answer = batcher._run_batch
-        batcher._run_batch = lambda queries: time.sleep(0.5) or answer(queries)  # type: ignore[func-returns-value]
+        answer = batcher.runs.run_batch
+        batcher.runs.run_batch = lambda queries: time.sleep(0.5) or answer(queries)  # type: ignore[func-returns-value]
         statuses: list[int] = []
         asking = threading.Thread(
             target=lambda: statuses.append(service.search(jpeg(0)).status_code)
         )
         asking.start()
-        while not batcher.num_running:
+        while not batcher.runs.num_running:
             time.sleep(0.005)
         service.server.handle_exit(signal.SIGTERM, None)
         service.server._captured_signals.clear()

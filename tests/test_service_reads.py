@@ -226,7 +226,7 @@ def test_photos_beyond_the_queue_are_refused_one_by_one(
 ) -> None:
     """The request holds one place; those it finds no place for are told to come back."""
     assert asked.server.runtime.opened is not None
-    monkeypatch.setattr(asked.server.runtime.opened.batcher, "_max_queue", 3)
+    monkeypatch.setattr(asked.server.runtime.opened.batcher.places, "max_queue", 3)
     files = [("image", jpeg(seed)) for seed in range(6)]
     items = answered(asked.client.post("/search/batch?limit=1", files=files))["items"]
     assert ["result" in item for item in items] == [True] * 3 + [False] * 3

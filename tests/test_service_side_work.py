@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from service_running import Service, running
 
-from service.batcher import DeadlineExceededError, QueueFullError
+from service.batch_errors import DeadlineExceededError, QueueFullError
 from service.settings import Settings
 from service.side_work import SideWork
 

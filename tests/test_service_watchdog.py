@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from service.batcher import Batcher, BatchTooLargeError, EngineDeadError
+from service.batch_errors import BatchTooLargeError, EngineDeadError
+from service.batcher import Batcher
 from service.device_errors import translated
 from service.watchdog import MAX_FAILED_TESTS, Watchdog
 
@@ -104,7 +105,7 @@ def test_requests_that_keep_failing_have_the_model_tested() -> None:
         for _ in range(3):
             with pytest.raises(ValueError, match="bad photo"):
                 await ask(batcher, -1)
-        await until(lambda: batcher.num_failed_in_row == 0)
+        await until(lambda: batcher.runs.num_failed_in_row == 0)
         assert (test.num_run, watchdog.is_content) == (1, True)
 
     run_with(test, body, idle_seconds=100)
