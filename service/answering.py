@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from starlette.requests import Request
@@ -21,11 +22,15 @@ T = TypeVar("T")
 
 
 class Answered(NamedTuple):
-    """A batch's answer, facts of the photo where one was sent, seconds until it could be queued."""
+    """A batch's answer, and facts of the photo where one was sent.
+
+    `decode_seconds` until it could be queued, and `turn_seconds` it waited to be decoded.
+    """
 
     facts: PhotoFacts | None
     done: Done[Answer]
     decode_seconds: float
+    turn_seconds: float = 0.0
 
 
 class Answering:
@@ -61,11 +66,17 @@ class Answering:
 
     async def with_photo(self, photo: bytes, search: Search | None) -> Answered:
         """Decode a photo, unless it is known, and ask the next batch; raises PhotoError."""
-        engine, limits = self._ready.engine, self._runtime.limits
+        engine, batcher = self._ready.engine, self._ready.batcher
         augment = search.augment if search else Augment.NONE
-        source = await self.prepare(lambda: engine.take_in(photo, limits, augment))
-        decode_seconds = time.perf_counter() - self._started_at
-        return await self.ask(Query(source, search), decode_seconds)
+        asked_at = time.perf_counter()
+        with batcher.arriving():
+            async with self._deadline(), batcher.turns.turn():
+                turn_seconds = time.perf_counter() - asked_at
+                work = partial(engine.take_in, photo, self._runtime.limits, augment)
+                source = await self._runtime.in_decoder(work)
+        decode_seconds = time.perf_counter() - self._started_at - turn_seconds
+        answered = await self.ask(Query(source, search), decode_seconds)
+        return answered._replace(turn_seconds=turn_seconds)
 
     async def ask(
         self, query: Query, decode_seconds: float = 0.0, *, background: bool = False

@@ -3,6 +3,10 @@
 Everything but the batch itself runs on the event loop, so there are no locks. A request is
 *admitted* before its body is read (that bounds the queue), *arriving* from the moment its body
 is complete (that is what a batch may wait for), and *queued* once it is ready to run.
+
+Where decoding and model share the cores they take turns: a decoder beside a forward pass holds
+all threads of the model up, for each waits for the slowest at every layer. Photos are decoded
+between two batches then, as many as the next one has places for.
 """
 
 import asyncio
@@ -18,6 +22,7 @@ from service.batch_item import Done, Item, P, R
 from service.batch_runs import BatchRuns, Result
 from service.lanes import Lanes
 from service.places import Places
+from service.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +34,8 @@ class Batcher(Generic[P, R]):
     """Collects payloads and runs `run_batch` on them, one batch at a time, in `executor`.
 
     `runs` says how batches are run, and what happens to one that fails; EngineDeadError ends the
-    batcher. `places` says how many requests are on their way.
+    batcher. `places` says how many requests are on their way. Photos are decoded in a turn of
+    `turns`; with `decode_between` there is none while a batch runs.
     """
 
     def __init__(
@@ -41,6 +47,7 @@ class Batcher(Generic[P, R]):
         max_wait_seconds: float,
         max_queue: int,
         max_of_client: int | None = None,
+        decode_between: bool = False,
         note_batch: Callable[[int, Result], None] = lambda _size, _result: None,
     ) -> None:
         self.runs = BatchRuns[P, R](
@@ -51,12 +58,14 @@ class Batcher(Generic[P, R]):
             max_of_client=max_of_client,
             retry_after_seconds=self.runs.retry_after_seconds,
         )
+        self.turns = Turns(self._may_decode if decode_between else lambda _num_begun: True)
         self._max_wait_seconds = max_wait_seconds
+        self._free_at = 0.0
         self._queue = Lanes[Item[P, R]]()
         self._changed = asyncio.Event()
         self._dispatcher: asyncio.Task[None] | None = None
         self._closing = False
-        self.num_arriving = 0
+        self._num_arriving = 0
 
     def start(self) -> None:
         """Begin to run batches; needs a running event loop."""
@@ -70,17 +79,22 @@ class Batcher(Generic[P, R]):
 
     @property
     def num_queued(self) -> int:
-        """How many requests are ready to run and wait for a batch."""
-        return len(self._queue)
+        """How many requests wait for a batch, or to be decoded for one."""
+        return len(self._queue) + self.turns.num_waiting
+
+    @property
+    def num_arriving(self) -> int:
+        """How many requests are being made ready to run."""
+        return self._num_arriving - self.turns.num_waiting
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
         """Announce a request whose body is complete: a batch may wait for it."""
-        self.num_arriving += 1
+        self._num_arriving += 1
         try:
             yield
         finally:
-            self.num_arriving -= 1
+            self._num_arriving -= 1
             self._changed.set()
 
     async def submit(
@@ -124,15 +138,17 @@ class Batcher(Generic[P, R]):
             await self._until_worth_running()
             if batch := self._pop():
                 await self.runs.run(batch)
+                self._free_at = time.monotonic()
+                self.turns.look()
 
     async def _until_worth_running(self) -> None:
-        """Wait for an item, then for those arriving: at most max_wait after the first item."""
+        """Wait for an item, then for those arriving: at most max_wait from when it could run."""
         while not self._queue:
             if self._closing:
                 return
             await self._next_change(None)
-        run_at = self._queue.first().queued_at + self._max_wait_seconds
-        while self.num_arriving and 0 < len(self._queue) < self.runs.limit:
+        run_at = max(self._queue.first().queued_at, self._free_at) + self._max_wait_seconds
+        while self._num_arriving and 0 < len(self._queue) < self.runs.limit:
             remaining_seconds = run_at - time.monotonic()
             if remaining_seconds <= 0:
                 return
@@ -156,6 +172,11 @@ class Batcher(Generic[P, R]):
                 batch.append(item)
         return batch
 
+    def _may_decode(self, num_decoding: int) -> bool:
+        """Whether another photo may be decoded: no batch runs, and the next has a place for it."""
+        is_free = self.runs.running_since is None
+        return is_free and len(self._queue) + num_decoding < self.runs.limit
+
     def _on_dispatcher_end(self, task: asyncio.Task[None]) -> None:
         """Answer whoever still waits: without the dispatcher nothing will be run."""
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -163,3 +184,4 @@ class Batcher(Generic[P, R]):
         for item in self._queue:
             item.fail(EngineDeadError("the model has stopped"))
         self._queue.clear()
+        self.turns.look()  # what is decoded now will be told the same

@@ -46,7 +46,7 @@ def timing_of(answered: Answered) -> TimingMs:
     return TimingMs(
         receive=0.0,
         decode=milliseconds(answered.decode_seconds),
-        queue=milliseconds(answered.done.queue_seconds),
+        queue=milliseconds(answered.turn_seconds + answered.done.queue_seconds),
         infer=milliseconds(answer.infer_seconds),
         search=milliseconds(answer.search_seconds),
         metadata=milliseconds(answer.metadata_seconds),

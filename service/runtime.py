@@ -28,6 +28,10 @@ MAX_WAITING_THUMBNAILS = 128
 MAX_WAITING_SCRAPES = 8
 SCRAPE_SECONDS = 10.0
 
+# How long a batch waits for photos that are being decoded. On a CPU nothing else goes on then, and
+# a pass that is not full costs more than the wait; this bounds what one huge photo costs others.
+_MAX_WAIT_MS, _MAX_WAIT_MS_ON_CPU = 4.0, 200.0
+
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
@@ -90,12 +94,17 @@ class Runtime:
                 mapped=settings.mapped,
             ),
         )
+        on_cpu = engine.embedder.device == "cpu"
+        max_wait_ms = settings.max_wait_ms
+        if max_wait_ms is None:
+            max_wait_ms = _MAX_WAIT_MS_ON_CPU if on_cpu else _MAX_WAIT_MS
         batcher = Batcher[Query, Answer](
             translated(engine.answer),
             executor=self.engine_thread,
             max_batch=settings.max_batch,
-            max_wait_seconds=settings.max_wait_ms / 1000,
+            max_wait_seconds=max_wait_ms / 1000,
             max_queue=settings.max_queue,
+            decode_between=on_cpu,
             max_of_client=settings.per_client_inflight or max(1, settings.max_queue // 4),
             note_batch=self.metrics.note_batch,
         )

@@ -33,8 +33,11 @@ class Settings(Config):
         None, description="where converted CPU models are kept; default: the user's cache folder"
     )
     max_batch: int = Field(8, ge=1, description="photos in one forward pass")
-    max_wait_ms: float = Field(
-        4.0, ge=0, description="how long a batch waits for requests whose photo is being decoded"
+    max_wait_ms: float | None = Field(
+        None,
+        ge=0,
+        description="how long a batch waits for requests whose photo is being decoded; default: "
+        "4, on a CPU 200: decoding and the model take turns there",
     )
     max_queue: int = Field(128, ge=1, description="requests on their way before others get 429")
     per_client_inflight: int | None = Field(
