@@ -4,9 +4,9 @@
 
 Closed loop: each client sends its next photo when the last was answered. Open loop (`--rate`):
 photos are due at fixed times, whatever was answered, and their latency counts from when they
-were due. Every photo sent is another file to the server: a few bytes behind its end differ. Only
-the standard library is used, so that the load takes little of the cores it shares with the
-server. Prints one JSON document.
+were due; how late this process itself was is printed beside it. Every photo sent is another file
+to the server: a few bytes behind its end differ. Only the standard library is used, so that the
+load takes little of the cores it shares with the server. Prints one JSON document.
 """
 
 import argparse
@@ -79,8 +79,7 @@ class Connection:
         if self._streams is None:
             self._streams = await asyncio.open_connection(self._target.host, self._target.port)
         reader, writer = self._streams
-        writer.write(request)
-        await writer.drain()
+        writer.write(request)  # not waited for: a refusal comes before the whole photo is sent
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
         length = re.search(r"content-length: (\d+)", head)
         body = await reader.readexactly(int(length[1])) if length else b""
@@ -100,6 +99,7 @@ class Load:
 
     def __init__(self, target: Target, photos: list[bytes]) -> None:
         self.replies = list[Reply]()
+        self.late = list[float]()
         self.num_broken = 0
         self._target = target
         self._photos = itertools.cycle(photos)
@@ -128,6 +128,7 @@ class Load:
         idle = list[Connection]()
 
         async def send(due: float) -> None:
+            self.late.append(self.now - due)
             connection = idle.pop() if idle else Connection(self._target)
             await self._send(connection, due=due)
             idle.append(connection)
@@ -180,8 +181,8 @@ def main() -> None:
         asyncio.run(load.open(rate=given.rate, seconds=given.seconds))
     else:
         asyncio.run(load.closed(num_clients=given.clients, seconds=given.seconds))
-    found: dict[str, Any] = {"replies": load.replies, "num_broken": load.num_broken}
-    print(json.dumps(found))
+    found: dict[str, Any] = {"replies": load.replies, "late": load.late}
+    print(json.dumps(found | {"num_broken": load.num_broken}))
 
 
 if __name__ == "__main__":

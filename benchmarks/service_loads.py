@@ -1,54 +1,44 @@
-"""Loads on a server: what came back, how fast, and what it cost the server."""
+"""Loads on a server, each from a process of its own."""
 
 import json
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any
 
 from benchmarks.processes import Server
+from benchmarks.service_outcome import Outcome, bursts_of
 
 _OK, _REFUSED = 200, 429
 # The load begins with an empty queue: its first part says nothing of the state it runs into.
 _WARM_SHARE = 0.25
-_RESAMPLES = 2000
 _LONGEST_SECONDS = 300.0
+# What a load's process takes to begin, on a busy machine.
+LOAD_STARTS_SECONDS = 1.0
 
 
-class Outcome(NamedTuple):
-    """Answers and refusals of one load; latencies in seconds, ascending."""
+class Loading:
+    """A load under way, in a process of its own."""
 
-    seconds: float
-    answered: list[float]
-    refused: list[float]
-    num_other: int
-    a_slice: list[int]  # answers in each second behind the warm part
-    mean_batch: float
-    cpu_seconds: float
+    def __init__(self, server: Server, words: list[str], *, seconds: float) -> None:
+        self._server, self._seconds = server, seconds
+        self._cpu_before = server.cpu_seconds
+        command = [sys.executable, "-m", "benchmarks.http_load", *words]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
-    @property
-    def rate(self) -> float:
-        """Answers a second, behind the warm part."""
-        return float(np.mean(self.a_slice)) if self.a_slice else 0.0
-
-    @property
-    def cpu_per_answer(self) -> float:
-        """Processor seconds of the server for an answer."""
-        return self.cpu_seconds / max(1, len(self.answered))
-
-    def row(self) -> str:
-        """Cells of a table: rates, percentiles of milliseconds, mean batch."""
-        shares = (50, 95, 99)
-        latencies = np.percentile(self.answered, shares) if self.answered else [np.nan] * 3
-        times = " | ".join(f"{1000 * each:.0f}" for each in latencies)
-        refused = f"{len(self.refused) / self.seconds:.0f}"
-        return f"{self.rate:.1f} | {refused} | {times} | {self.mean_batch:.1f}"
+    def outcome(self) -> Outcome:
+        """Wait for its end; raises when it failed, or does not end."""
+        try:
+            found, _ = self._process.communicate(timeout=self._seconds + _LONGEST_SECONDS)
+        finally:
+            self._process.kill()
+        if self._process.returncode:
+            raise RuntimeError(f"the load on {self._server.url} failed")
+        cpu_seconds = self._server.cpu_seconds - self._cpu_before
+        return _outcome(json.loads(found), self._seconds, cpu_seconds)
 
 
-def run_load(
+def begin_load(
     server: Server,
     photos: Path,
     *,
@@ -56,54 +46,31 @@ def run_load(
     num_clients: int = 1,
     rate: float | None = None,
     field: str = "image",
-) -> Outcome:
-    """Load a server from a process of its own; raises when the load does not end."""
+) -> Loading:
+    """Load a server with a closed loop of clients, or with `rate` photos a second."""
     words = ["--url", f"{server.url}/search", "--photos", str(photos), "--field", field]
     words += ["--seconds", str(seconds), "--clients", str(num_clients)]
     words += ["--rate", str(rate)] if rate is not None else []
-    before = server.cpu_seconds
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.http_load", *words],
-        capture_output=True,
-        check=True,
-        text=True,
-        timeout=seconds + _LONGEST_SECONDS,
-    )
-    return _outcome(json.loads(done.stdout), seconds, server.cpu_seconds - before)
+    return Loading(server, words, seconds=seconds)
 
 
-def _outcome(found: dict[str, list[list[float]]], seconds: float, cpu_seconds: float) -> Outcome:
+def run_load(server: Server, photos: Path, **how: Any) -> Outcome:
+    """What came back of a load that `begin_load` begins."""
+    return begin_load(server, photos, **how).outcome()
+
+
+def _outcome(found: dict[str, Any], seconds: float, cpu_seconds: float) -> Outcome:
     replies = found["replies"]
     ok = [reply for reply in replies if reply[2] == _OK]
     refused = sorted(reply[1] for reply in replies if reply[2] == _REFUSED)
-    batches = [reply[3] for reply in ok if reply[3] is not None]
-    counts = Counter(int(reply[0]) for reply in ok)
+    times = [reply[0] for reply in ok]  # in the order they came
     return Outcome(
         seconds=seconds,
         answered=sorted(reply[1] for reply in ok),
         refused=refused,
-        num_other=len(replies) - len(ok) - len(refused) + int(found["num_broken"]),  # type: ignore[call-overload]
-        a_slice=[counts[second] for second in range(int(_WARM_SHARE * seconds), int(seconds))],
-        mean_batch=float(np.mean(batches)) if batches else float("nan"),
+        num_other=len(replies) - len(ok) - len(refused) + found["num_broken"],
+        bursts=bursts_of([at for at in times if _WARM_SHARE * seconds <= at < seconds]),
+        batches=[reply[3] for reply in ok if reply[3] is not None],
         cpu_seconds=cpu_seconds,
+        late=sorted(found["late"]),
     )
-
-
-class Interval(NamedTuple):
-    """A ratio and its 95 % interval."""
-
-    ratio: float
-    lower: float
-    upper: float
-
-
-def rate_ratio(ours: list[int], theirs: list[int], *, seed: int = 0) -> Interval:
-    """How many times more answers a second; seconds are resampled, as they are not alike."""
-    draw = np.random.default_rng(seed)
-
-    def means(counts: list[int]) -> np.ndarray:
-        return np.mean(draw.choice(counts, (_RESAMPLES, len(counts))), axis=1)
-
-    ratios = means(ours) / np.maximum(means(theirs), 1e-9)
-    lower, upper = np.quantile(ratios, (0.025, 0.975))
-    return Interval(float(np.mean(ours) / max(np.mean(theirs), 1e-9)), float(lower), float(upper))

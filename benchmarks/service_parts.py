@@ -32,27 +32,33 @@ class Parts(NamedTuple):
 def make_parts(folder: Path, *, trunk: str, feature_dim: int, num_rows: int) -> Parts:
     """An index of synthetic rows that a trunk with random weights can be asked of.
 
-    Speed is all that is measured: random weights cost what trained ones cost.
+    Speed is all that is measured: random weights cost what trained ones cost. One that lies in the
+    folder is taken as it is.
     """
+    parts = Parts(folder / "index", folder / "cache")
+    if (folder / "made").exists():
+        return parts
     folder.mkdir(parents=True)
-    checkpoint = folder / "model.safetensors"
+    checkpoint, cache = folder / "model.safetensors", parts.cache
     _write_checkpoint(checkpoint, trunk=trunk, feature_dim=feature_dim)
-    cache = folder / "cache"
     embedder = Embedder.open(checkpoint, cache_dir=cache)
     rows = synthetic_views(num_rows, num_queries=1).rows
     photos = write_rows(folder / "rows", rows, order=np.arange(num_rows))
-    build_index([photos], checkpoint, folder / "index", _StandIn(embedder))
+    build_index([photos], checkpoint, parts.index, _StandIn(embedder))
     # The canaries' photos are gone, and so passed over: the model never made these rows.
     for path in photos.iterdir():
         path.unlink()
-    return Parts(folder / "index", cache)
+    (folder / "made").touch()
+    return parts
 
 
 def write_jpegs(folder: Path, case: Case) -> Path:
-    """Files of one size."""
-    folder.mkdir(parents=True)
+    """Files of one size; those that are there stay."""
+    folder.mkdir(parents=True, exist_ok=True)
     for seed in range(case.num_photos):
-        (folder / f"{seed:03d}.jpg").write_bytes(draw_photo(case, seed))
+        path = folder / f"{seed:03d}.jpg"
+        if not path.exists():
+            path.write_bytes(draw_photo(case, seed))
     return folder
 
 
