@@ -1,18 +1,24 @@
 """`python -m index.build`: make or update an index folder from photo collections."""
 
+import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ByteSize, Field
 
+from index.embedding.place import Place, place_in
 from multigrain.config import Config
-from multigrain.program import load_config, run_main
+from multigrain.program import EXIT_INTERRUPTED, load_config, run_main
 
 if TYPE_CHECKING:
     from index.collection.reading import PhotoEmbedder
+    from index.embedding.crew import Crew
+    from index.embedding.messages import ModelName
+    from multigrain.embedder import Embedder
 
 PROG = "index.build"
 EXIT_TOO_MANY_BAD = 3
@@ -60,23 +66,84 @@ class BuildConfig(Config):
     until: STAGES = Field(default="publish", description="last stage to run")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     decode_threads: int | None = Field(
-        default=None, ge=1, description="threads that decode photos; none: one a core"
+        default=None, ge=1, description="threads of a process that decode photos; none: one a core"
+    )
+    worker_timeout_seconds: float = Field(
+        default=600,
+        gt=0,
+        description="of several processes, how long one may be silent before the build gives up",
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Build or update an index folder; gives the exit status."""
-    config = load_config(
-        BuildConfig,
-        prog=PROG,
-        description="Embed every photo of the collections and publish a searchable index.",
-        argv=sys.argv[1:] if argv is None else argv,
-        environ=os.environ,
+    """Build or update an index folder; gives the exit status.
+
+    Of several processes that torchrun started the first builds, and the others embed for it.
+    """
+    place = place_in(os.environ)
+    with _silent_unless_first(place):
+        config = load_config(
+            BuildConfig,
+            prog=PROG,
+            description="Embed every photo of the collections and publish a searchable index.",
+            argv=sys.argv[1:] if argv is None else argv,
+            environ=os.environ,
+        )
+    if place is None:
+        return run_main(lambda: _build(config, None), prog=PROG)
+    return run_main(lambda: _build_together(config, place), prog=PROG)
+
+
+@contextmanager
+def _silent_unless_first(place: Place | None) -> Iterator[None]:
+    """Help, settings and wrong flags are printed by one of several processes."""
+    if place is None or place.is_first:
+        yield
+    else:
+        with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+            yield
+
+
+def _build_together(config: BuildConfig, place: Place) -> int:
+    from index.embedding.crew import Crew
+    from index.embedding.helper import help_build
+
+    num_threads = config.decode_threads or place.num_threads
+    seconds = config.worker_timeout_seconds
+    if place.is_first:
+        with Crew(place, num_threads=num_threads, timeout_seconds=seconds) as crew:
+            status = run_main(lambda: _build(config, crew), prog=PROG)
+            crew.end_with(status)
+            return status
+
+    def opened(model: "ModelName") -> "Embedder":
+        return _embedder(config, place, model)
+
+    try:
+        return help_build(place, opened, num_threads=num_threads, timeout_seconds=seconds)
+    except KeyboardInterrupt:  # the first process says so
+        return EXIT_INTERRUPTED
+
+
+def _embedder(config: BuildConfig, place: Place | None, model: "ModelName | None") -> "Embedder":
+    """The model: in one of several processes on its own device, the first one's engine."""
+    from multigrain.embedder import Embedder
+
+    if place is None:
+        return Embedder.open(config.checkpoint, device=config.device)
+    import torch
+
+    torch.set_num_threads(place.num_threads)
+    return Embedder.open(
+        config.checkpoint,
+        device=place.device(config.device, torch.cuda.device_count()),
+        engine=model.engine if model else "auto",
+        precision=model.precision if model else "auto",
+        num_threads=place.num_threads,
     )
-    return run_main(lambda: _build(config), prog=PROG)
 
 
-def _build(config: BuildConfig) -> int:
+def _build(config: BuildConfig, crew: "Crew | None") -> int:
     # Here, so that --help does not wait for torch.
     from index.builder import build_index
     from index.errors import IndexFolderError
@@ -84,15 +151,16 @@ def _build(config: BuildConfig) -> int:
     from index.layout import Layout
     from index.stages import Stage
     from index.summary import summary
-    from multigrain.embedder import Embedder
 
     load_faiss()
-    embedder = Embedder.open(config.checkpoint, device=config.device)
+    embedder = _embedder(config, crew.place if crew else None, None)
     if config.device == "auto" and embedder.device == "cpu":
         print(f"{PROG}: no GPU is visible: the CPU does the work", file=sys.stderr)
     if config.plan:
         print(_plan(config, embedder))
         return 0
+    if crew:
+        crew.introduce(embedder)
     try:
         report = build_index(
             config.photos,
@@ -109,6 +177,7 @@ def _build(config: BuildConfig) -> int:
             first=Stage(config.from_),
             last=Stage(config.until),
             announce=lambda line: print(f"{PROG}: {line}", file=sys.stderr),
+            crew=crew,
         )
     except OSError as error:  # a full disk, a folder that may not be written
         raise IndexFolderError(

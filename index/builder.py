@@ -12,6 +12,7 @@ from index.collection.reading import PhotoEmbedder
 from index.collection.sources import Source, open_source
 from index.disk import full_disk_errors
 from index.embed import EmbedReport
+from index.embedding.crew import Crew
 from index.encode import row_ranges
 from index.errors import IndexFolderError
 from index.faiss_module import load_faiss
@@ -90,6 +91,7 @@ def build_index(
     last: Stage = Stage.PUBLISH,
     steps: Steps = no_steps,
     announce: Callable[[str], None] = _say_nothing,
+    crew: Crew | None = None,
 ) -> BuildReport:
     """Bring the index folder `out` up to date with the photo collections; raises IndexFolderError.
 
@@ -97,7 +99,8 @@ def build_index(
     ids, rows, codebook and shards. Only the stages from `first` to `last` are run. With
     `verify_content` every file is hashed, also where its stat says that it did not change. A
     collection whose photos are gone all at once is refused, unless `allow_vanished`. What the
-    build expects to make is announced in a line before photos are embedded.
+    build expects to make is announced in a line before photos are embedded, which a `crew` of
+    processes shares.
     """
     times = StageTimes()
     load_faiss()
@@ -130,6 +133,7 @@ def build_index(
                     shard_rows=shard_rows,
                     decode_threads=decode_threads or num_cpus(),
                     verify_content=verify_content,
+                    crew=crew,
                 )
         with PeakMemory() as memory:
             codebook, manifest = _indexed(

@@ -42,3 +42,7 @@ class ChangesRefusedError(IndexFolderError):
 
 class NotWriterError(IndexFolderError):
     """Another process is the one whose adds and deletes are taken."""
+
+
+class WorkerError(IndexFolderError):
+    """A process that embeds for a build failed, ended or hangs; the message says which."""

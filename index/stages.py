@@ -21,6 +21,7 @@ from index.collection.reading import PhotoEmbedder
 from index.collection.sources import Source, scan
 from index.collection.vanished import require_present
 from index.embed import EmbedReport, embed_pending
+from index.embedding.crew import Crew
 from index.encode import encode_missing, require_encoded, row_ranges
 from index.errors import IndexFolderError
 from index.manifest import CalibrationPart, Manifest
@@ -118,11 +119,13 @@ def embed_photos(
     shard_rows: int,
     decode_threads: int,
     verify_content: bool = False,
+    crew: Crew | None = None,
 ) -> EmbedReport:
     """Stage B: embed the scanned photos that have no row yet, and list those that are bad.
 
     What was added and deleted while the index was served is taken in too.
-    With `verify_content` the others are read too, and embedded when their bytes are new.
+    With `verify_content` the others are read too, and embedded when their bytes are new; a `crew`
+    of processes shares the work.
     """
     bases = dict[int, Path]()
     for source in sources:
@@ -145,6 +148,7 @@ def embed_photos(
             verify_content=verify_content,
             progress=progress,
             steps=shop.steps,
+            crew=crew,
         )
     finally:
         progress.close()

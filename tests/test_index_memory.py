@@ -94,14 +94,14 @@ def test_many_copies_of_new_bytes_are_held_once(tmp_path: Path) -> None:
 def test_photos_read_again_are_committed_as_they_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With nothing to embed there are no blocks, but commits all the same."""
-    monkeypatch.setattr(index.embed, "_LOOK_EVERY", 2)
-    monkeypatch.setattr(index.embed, "DURABLE_ROWS", 4)
+    """With nothing to embed too, blocks of 8 photos end in commits."""
+    monkeypatch.setattr(index.embed, "BATCHES_PER_BLOCK", 1)
+    monkeypatch.setattr(index.embed, "DURABLE_ROWS", 8)
     photos, actions = write_photos(tmp_path / "photos", range(20)), list[str]()
     build(photos, tmp_path / "index")
     report = build(photos, tmp_path / "index", verify_content=True, steps=actions.append)
     assert (report.num_new, report.num_live) == (0, 20)
-    assert actions.count("rows committed") == 20 / 4
+    assert actions.count("rows committed") == 3
 
 
 def test_a_list_of_bad_photos_is_written_once(tmp_path: Path) -> None:

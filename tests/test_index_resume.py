@@ -39,7 +39,7 @@ def test_a_kill_at_every_step_changes_nothing_in_the_end(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ids, rows, codebook, shards and bitmap are equal; only rows not yet durable come again."""
-    monkeypatch.setattr(index.embed, "_BATCHES_PER_BLOCK", 1)
+    monkeypatch.setattr(index.embed, "BATCHES_PER_BLOCK", 1)
     monkeypatch.setattr(index.embed, "DURABLE_ROWS", 8)
     options = {"shard_rows": 12, "factory": "IVF1,SQfp16"}
     whole, killed = tmp_path / "whole", Killed(tmp_path / "whole", tmp_path / "killed")

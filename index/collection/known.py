@@ -21,18 +21,25 @@ class KnownContents:
 
     def id_of(self, sha256: bytes) -> int | None:
         """The id of committed bytes."""
-        # Not numpy's search: it lets go of the interpreter's lock, and waits to have it back.
-        heads = self._heads
-        head = int.from_bytes(sha256[:_PREFIX_BYTES], "big")
-        place = bisect_left(heads, head)
-        if place == len(heads) or heads[place] != head:
-            return None
-        return self._content_id(sha256)
+        return self._content_id(sha256) if has_head(self._heads, sha256) else None
+
+    @property
+    def heads(self) -> NDArray[np.uint64]:
+        """The heads of all committed hashes, ascending."""
+        return np.asarray(self._heads)
 
     def add(self, hashes: Iterable[bytes]) -> None:
         """Take in contents that were just committed."""
         # Replaced, not changed: other threads may be reading the old array.
         self._heads = np.union1d(np.asarray(self._heads), _heads(hashes)).data
+
+
+def has_head(heads: memoryview, sha256: bytes) -> bool:
+    """Whether the head of a hash is among these, uint64 ascending."""
+    # Not numpy's search: it lets go of the interpreter's lock, and waits to have it back.
+    head = int.from_bytes(sha256[:_PREFIX_BYTES], "big")
+    place = bisect_left(heads, head)
+    return place < len(heads) and heads[place] == head
 
 
 def _heads(hashes: Iterable[bytes]) -> NDArray[np.uint64]:

@@ -3,11 +3,20 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Given = ParamSpec("Given")
+
+
+class Spent(NamedTuple):
+    """Seconds that threads read, of these waited for the disk, that the model ran; bytes read."""
+
+    reading: float
+    opening: float
+    embedding: float
+    num_bytes: int
 
 
 class Meter:
@@ -28,6 +37,11 @@ class Meter:
     def seconds(self) -> float:
         """Seconds since the start."""
         return self._clock() - self._start
+
+    @property
+    def spent(self) -> Spent:
+        """What was measured so far, but for waiting."""
+        return Spent(self._reading, self._opening, self._embedding, self.num_bytes)
 
     def reading(self, read: Callable[Given, Result]) -> Callable[Given, Result]:
         """Time all that a thread does for a photo."""
