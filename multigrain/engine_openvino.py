@@ -118,6 +118,10 @@ class OpenVINOEngine:
             graph = convert(model, shape)
             if cached is not None:
                 _store(graph, cached)
+                # Compiled from what is kept, as by every later process: a graph that was just
+                # converted is optimised otherwise, and its last bits differ.
+                kept = _stored(cached)
+                graph = graph if kept is None else kept
         return cls(graph, precision=precision, num_threads=num_threads)
 
     def infer(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
