@@ -13,6 +13,7 @@ from index.catalog_journal import Journal
 from index.codebook.rotation import Rotation
 from index.errors import IndexFolderError
 from index.faiss_encode import EncodedShard, encode_rows
+from index.faiss_gpu import FaissDevice
 from index.layout import Layout
 from index.manifest import canonical_json
 from index.rows import RowRange
@@ -51,6 +52,7 @@ def encode_missing(
     dim: int,
     steps: Steps,
     device: str = "cpu",
+    faiss_device: FaissDevice | None = None,
 ) -> list[ShardRecord]:
     """Encode every row range that has no shard of this codebook yet; gives all of its shards."""
     done = {record.first_id for record in journal.shards() if record.codebook == codebook}
@@ -64,6 +66,7 @@ def encode_missing(
                 dim=dim,
                 steps=steps,
                 device=device,
+                faiss_device=faiss_device,
             )
             journal.add_shard(ShardRecord(folder, part.first_id, part.n, codebook))
     journal.keep_shards_of(codebook)
@@ -91,6 +94,7 @@ def encode_shard(
     dim: int,
     steps: Steps,
     device: str = "cpu",
+    faiss_device: FaissDevice | None = None,
 ) -> str:
     """Write one shard from its rows, which are linked, not copied; gives the folder's name."""
     require_size(rows.path, rows.n * dim * EMBEDDING_DTYPE.itemsize)
@@ -98,7 +102,13 @@ def encode_shard(
     temporary = begin_shard(layout, rows.first_id)
     link_or_copy(rows.path, temporary / "emb.f16")
     encoded = write_lists(
-        layout, rows, temporary / "ivf.faiss", codebook=codebook, dim=dim, device=device
+        layout,
+        rows,
+        temporary / "ivf.faiss",
+        codebook=codebook,
+        dim=dim,
+        device=device,
+        faiss_device=faiss_device,
     )
     document = ShardDocument(
         first_id=rows.first_id,
@@ -121,6 +131,7 @@ def write_lists(
     dim: int,
     coded: NDArray[np.bool_] | None = None,
     device: str = "cpu",
+    faiss_device: FaissDevice | None = None,
 ) -> EncodedShard:
     """Encode a row file's rows, or those of them that are to be `coded`, bool [n]."""
     return encode_rows(
@@ -132,6 +143,7 @@ def write_lists(
         coded=coded,
         num_threads=num_cpus(),
         device=device,
+        faiss_device=faiss_device,
     )
 
 

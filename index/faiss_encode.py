@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from index.codebook.kmeans import nearest_on
 from index.codebook.rotation import Rotation
 from index.errors import IndexFolderError
+from index.faiss_gpu import FaissDevice
 from index.faiss_module import coarse_of, load_faiss, read_faiss, require_rows
 from index.searching.half import as_fp32
 from index.store import FileDigest, FileRecord, Rows16
@@ -41,18 +42,22 @@ def encode_rows(
     coded: NDArray[np.bool_] | None = None,
     num_threads: int,
     device: str = "cpu",
+    faiss_device: FaissDevice | None = None,
 ) -> EncodedShard:
     """Write the lists of fp16 rows [n, D] with ids first_id .. first_id + n - 1.
 
     `coded` [n] tells the rows that the lists are to hold, None: all; Flat lists hold every row.
-    Lists are found on `device` when it is a GPU. Raises IndexFolderError when faiss did not store
-    every row, or the file cannot be written.
+    Lists are found on `device` when it is a GPU, and rows encoded on `faiss_device` when that is
+    one. Raises IndexFolderError when faiss did not store every row, or the file cannot be written.
     """
     faiss = load_faiss()
     faiss.omp_set_num_threads(num_threads)
     index = read_faiss(trained)
     blocks = _Blocks(rows, coded)
-    if _has_plain_lists(index):
+    filled = _filled_on_gpu(index, blocks, rotation, faiss_device, first_id=first_id)
+    if filled is not None:
+        index = filled
+    elif _has_plain_lists(index):
         assign = _assigner(index, rotation, device=device)
         _add_presized(index, blocks, rotation, assign, first_id=first_id)
     else:
@@ -64,6 +69,27 @@ def encode_rows(
         record = reading.submit(_record_of, rows)
         lists = write_hashed(index, target, hashing)
         return EncodedShard(record.result(), lists)
+
+
+def _filled_on_gpu(
+    index: Any,
+    blocks: "_Blocks",
+    rotation: Rotation,
+    faiss_device: FaissDevice | None,
+    *,
+    first_id: int,
+) -> Any | None:
+    """The index with all rows, filled on a GPU; None where the CPU has to do it."""
+
+    def fill(device: FaissDevice) -> Any:
+        on_gpu = device.copied_in(index)
+        for numbers, block in blocks:
+            on_gpu.add_with_ids(rotation.apply(block), numbers + first_id)
+        return device.copied_out(on_gpu)
+
+    if faiss_device is None or not _has_plain_lists(index):
+        return None
+    return faiss_device.on_gpu(fill)
 
 
 class _Blocks:

@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexFolderError
+from index.faiss_gpu import FaissDevice
+from index.faiss_gpu_lists import GpuLists
 from index.faiss_module import coarse_of, load_faiss, read_faiss, require_rows
+from index.faiss_preassigned import Candidates, Coarse, search_preassigned
 
 _LEAST_EF_SEARCH = 64
 # From so many queries on, centroids are compared in one product of matrices. faiss 1.15 waits for
@@ -20,18 +23,11 @@ _LEAST_EF_SEARCH = 64
 _LEAST_PRODUCT_QUERIES = 8
 
 
-class Candidates(NamedTuple):
-    """Found rows, best first: approximate scores fp32 [Q, k], ids int64 [Q, k], -1 for none."""
+class Chosen(NamedTuple):
+    """The rows of a shard that may be found: a flag for each id, and faiss's selector of them."""
 
-    scores: NDArray[np.float32]
-    ids: NDArray[np.int64]
-
-
-class Coarse(NamedTuple):
-    """The lists to search: numbers int64 [Q, nprobe] and their centroids' scores fp32."""
-
-    scores: NDArray[np.float32]
-    lists: NDArray[np.int64]
+    flags: NDArray[np.bool_]
+    selector: Any
 
 
 class ShardLists:
@@ -51,51 +47,48 @@ class ShardLists:
         require_rows(self._index, num_rows, path)
         self._first_id = first_id
         self._is_ivf = isinstance(self._index, self._faiss.IndexIVF)
+        self._on_gpu: GpuLists | None = None
 
-    def selector(self, chosen: NDArray[np.bool_], bitmap: NDArray[np.uint8]) -> Any:
-        """A faiss selector of the chosen ids, of which `bitmap` holds a bit each, low bit first.
+    def copy_to(self, device: FaissDevice) -> None:
+        """Search on a GPU from here on, where faiss takes these lists; they stay here as well."""
+        if self._is_ivf:
+            self._on_gpu = GpuLists.copied(self._index, device)
+
+    def chosen(self, flags: NDArray[np.bool_], bitmap: NDArray[np.uint8]) -> Chosen:
+        """The rows with a flag set, of which `bitmap` holds a bit each, low bit first.
 
         Flat lists store no ids and count rows from 0, so they need a bitmap of their own.
         """
         if not self._is_ivf:
-            own = chosen[self._first_id : self._first_id + self._index.ntotal]
+            own = flags[self._first_id : self._first_id + self._index.ntotal]
             bitmap = np.packbits(own, bitorder="little")
-        return self._faiss.IDSelectorBitmap(bitmap)
+        return Chosen(flags, self._faiss.IDSelectorBitmap(bitmap))
 
     def search(
-        self, queries: NDArray[np.float32], k: int, *, coarse: Coarse | None, selector: Any
+        self, queries: NDArray[np.float32], k: int, *, coarse: Coarse | None, chosen: Chosen
     ) -> Candidates:
-        """The k best live rows of unit queries fp32 [Q, D] in the given lists (None: Flat)."""
+        """The k best chosen rows of unit queries fp32 [Q, D] in the given lists (None: Flat)."""
         # Per thread: one search runs on its caller's thread, so concurrent callers share cores.
         self._faiss.omp_set_num_threads(1)
         if coarse is None:
-            params = self._faiss.SearchParameters(sel=selector)
+            params = self._faiss.SearchParameters(sel=chosen.selector)
             scores, rows = self._index.search(queries, k, params=params)
             return Candidates(scores, np.where(rows < 0, -1, rows + self._first_id))
-        return self._search_preassigned(queries, k, coarse=coarse, selector=selector)
+        if self._on_gpu is None:
+            return self._search_lists(queries, k, coarse=coarse, selector=chosen.selector)
+        found, left = self._on_gpu.search(queries, k, coarse=coarse, flags=chosen.flags)
+        if len(left):
+            part = Coarse(coarse.scores[left], coarse.lists[left])
+            more = self._search_lists(queries[left], k, coarse=part, selector=chosen.selector)
+            found.scores[left], found.ids[left] = more
+        return found
 
-    def _search_preassigned(
+    def _search_lists(
         self, queries: NDArray[np.float32], k: int, *, coarse: Coarse, selector: Any
     ) -> Candidates:
-        # The wrapper of search_preassigned takes no parameters, and without them the selector
-        # is lost and nprobe is 1; so the C entry is called, always with both.
+        # Always with both: without them the selector is lost and nprobe is 1.
         params = self._faiss.SearchParametersIVF(nprobe=coarse.lists.shape[1], sel=selector)
-        found = Candidates(
-            np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        )
-        pointer = self._faiss.swig_ptr
-        self._index.search_preassigned_c(
-            len(queries),
-            pointer(queries),
-            k,
-            pointer(coarse.lists),
-            pointer(coarse.scores),
-            pointer(found.scores),
-            pointer(found.ids),
-            False,
-            params,
-        )
-        return found
+        return search_preassigned(self._index, queries, k, coarse=coarse, params=params)
 
 
 class CoarseQuantizer:

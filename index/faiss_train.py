@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from index.codebook.kmeans import TWO_LEVELS_FROM, Clusters, spherical_kmeans, two_level_kmeans
 from index.codebook.rotation import Rotation
 from index.errors import IndexFolderError
+from index.faiss_gpu import FaissDevice
 from index.faiss_module import coarse_of, load_faiss, write_faiss
 from index.searching.half import as_fp32
 from index.store import Rows16
@@ -76,14 +77,15 @@ def train_codebook(
     seed: int,
     num_threads: int,
     device: str = "cpu",
+    faiss_device: FaissDevice | None = None,
     two_levels_from: int = TWO_LEVELS_FROM,
 ) -> Training:
     """Train an inner-product index on sampled unit rows fp16 [n, D] and write it, empty, to `path`.
 
     The centroids come from spherical k-means, in two levels from so many lists on where `device`
-    is no GPU; the code is trained by faiss on some of the rows, rotated. The same rows, seed,
-    device and threads give the same bytes. Raises IndexFolderError when faiss refuses, or there
-    are fewer rows than lists.
+    is no GPU; the code is trained by faiss on some of the rows, rotated, on `faiss_device` where
+    that is one. The same rows, seed, devices and threads give the same bytes. Raises
+    IndexFolderError when faiss refuses, or there are fewer rows than lists.
     """
     faiss = load_faiss()
     faiss.omp_set_num_threads(num_threads)
@@ -96,7 +98,8 @@ def train_codebook(
                 sample, ivf.nlist, seed=seed, device=device, two_levels_from=two_levels_from
             )
             _take_centroids(ivf, rotation.apply(clusters.centroids))
-            ivf.train(rotation.apply(_codec_rows(ivf, sample, seed=seed)))
+            rows = rotation.apply(_codec_rows(ivf, sample, seed=seed))
+            index = _with_code(ivf, rows, faiss_device)
         except (RuntimeError, ValueError) as error:
             raise IndexFolderError(
                 f"{factory} cannot be trained on {len(sample)} rows: {error}"
@@ -131,6 +134,25 @@ def _take_centroids(ivf: Any, centroids: NDArray[np.float32]) -> None:
     faiss.omp_set_num_threads(1)
     coarse.add(centroids)
     faiss.omp_set_num_threads(num_threads)
+
+
+def _with_code(ivf: Any, rows: NDArray[np.float32], faiss_device: FaissDevice | None) -> Any:
+    """The index with its code trained on rows fp32 [n, D]; it keeps its centroids."""
+
+    def train(device: FaissDevice) -> Any:
+        on_gpu = device.copied_in(ivf)
+        on_gpu.train(rows)
+        trained = device.copied_out(on_gpu)
+        centroids = [coarse_of(one).reconstruct_n(0, ivf.nlist) for one in (ivf, trained)]
+        if not np.array_equal(*centroids):
+            raise RuntimeError("faiss-gpu made centroids of its own")
+        return trained
+
+    trained = faiss_device.on_gpu(train) if faiss_device else None
+    if trained is None:
+        ivf.train(rows)
+        return ivf
+    return trained
 
 
 def _codec_rows(ivf: Any, sample: Rows16, *, seed: int) -> NDArray[np.float32]:

@@ -54,6 +54,11 @@ class SearchConfig(Config):
     mapped: bool = Field(
         default=False, description="read the lists from their files as needed, not into memory"
     )
+    search_device: str = Field(
+        default="cpu",
+        pattern=r"^(cpu|cuda(:[0-9]+)?)$",
+        description="where the lists are searched: cpu, or cuda or cuda:N with faiss-gpu",
+    )
     output: Literal["text", "json"] = Field(
         default="text", description="form of the answer; --json is short for --output json"
     )
@@ -96,7 +101,7 @@ def _search(config: SearchConfig) -> int:
     from multigrain.embedder import Embedder
 
     filters = parse_filters(config.where)
-    searcher = Searcher.open(config.index, mapped=config.mapped)
+    searcher = Searcher.open(config.index, mapped=config.mapped, device=config.search_device)
     try:
         if config.min_probability is not None:
             searcher.require_calibration()

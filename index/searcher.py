@@ -16,6 +16,7 @@ from index.changes.segment import Segment
 from index.current import Pointer, checked_manifest, pointers, read_current
 from index.encode import read_shard
 from index.errors import IndexFolderError, NotCalibratedError
+from index.faiss_gpu import FaissDevice
 from index.faiss_module import load_faiss
 from index.layout import Layout
 from index.lock import open_shared
@@ -52,7 +53,13 @@ class Searcher:
     """Searches one generation and what changed since; safe under concurrent callers."""
 
     def __init__(
-        self, layout: Layout, manifest: Manifest, held: BinaryIO, *, mapped: bool = False
+        self,
+        layout: Layout,
+        manifest: Manifest,
+        held: BinaryIO,
+        *,
+        mapped: bool = False,
+        device: str = "cpu",
     ) -> None:
         self._layout, self._held = layout, held
         self.manifest = manifest
@@ -72,6 +79,7 @@ class Searcher:
         self._catalog = CatalogReader(layout.root / manifest.catalog.file)
         self._catalog.check()
         replay(manifest, self._ranker)
+        self._ranker.search_on(FaissDevice(device))
         self._follower = Follower(
             layout,
             folded=manifest.adds.folded,
@@ -84,19 +92,20 @@ class Searcher:
         self._present = Present(self._ranker.without(recent.hidden), self._catalog, recent)
 
     @classmethod
-    def open(cls, root: Path, *, mapped: bool = False) -> Self:
+    def open(cls, root: Path, *, mapped: bool = False, device: str = "cpu") -> Self:
         """Open the generation CURRENT names, or, with a warning, the newest one that opens.
 
         `mapped` leaves the lists in their files, whose pages the system reads when a search
-        needs them; answers are the same. Raises IndexFolderError naming the damaged file when
-        none opens.
+        needs them; answers are the same. On a `device` of "cuda" or "cuda:N" faiss-gpu searches
+        the lists; without it, or for codes it does not know, the CPU does, after one line. Raises
+        IndexFolderError naming the damaged file when none opens.
         """
         load_faiss()
         layout = Layout(Path(root))
         faults = list[IndexFolderError]()
         for pointer in pointers(layout):
             try:
-                searcher = cls._open_generation(layout, pointer, mapped=mapped)
+                searcher = cls._open_generation(layout, pointer, mapped=mapped, device=device)
             except IndexFolderError as error:
                 _logger.warning("generation %s cannot be opened: %s", pointer.generation, error)
                 faults.append(error)
@@ -109,17 +118,19 @@ class Searcher:
         raise IndexFolderError(f"{root}: no index here; make one with python -m index.build")
 
     @classmethod
-    def open_current(cls, root: Path, *, mapped: bool = False) -> Self:
+    def open_current(cls, root: Path, *, mapped: bool = False, device: str = "cpu") -> Self:
         """Open the generation CURRENT names and no other; raises IndexFolderError."""
         load_faiss()
         layout = Layout(Path(root))
         pointer = read_current(layout)
         if pointer is None:
             raise IndexFolderError(f"{layout.current}: missing, or not the name of a manifest")
-        return cls._open_generation(layout, pointer, mapped=mapped)
+        return cls._open_generation(layout, pointer, mapped=mapped, device=device)
 
     @classmethod
-    def _open_generation(cls, layout: Layout, pointer: Pointer, *, mapped: bool) -> Self:
+    def _open_generation(
+        cls, layout: Layout, pointer: Pointer, *, mapped: bool, device: str
+    ) -> Self:
         path = layout.manifest(pointer.generation)
         try:
             held = open_shared(path)
@@ -127,7 +138,7 @@ class Searcher:
             raise IndexFolderError(f"{path}: cannot be read ({error.strerror})") from error
         try:
             manifest = checked_manifest(held.read(), pointer, name=str(path))
-            return cls(layout, manifest, held, mapped=mapped)
+            return cls(layout, manifest, held, mapped=mapped, device=device)
         except BaseException:
             held.close()
             raise

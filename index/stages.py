@@ -195,6 +195,7 @@ def train_codebook(shop: Workshop, *, factory: str | None, ram: int | None = Non
         dim=dim,
         steps=shop.steps,
         device=shop.device,
+        faiss_device=shop.faiss_device,
     )
 
 
@@ -217,6 +218,7 @@ def encode_shards(shop: Workshop, codebook: Codebook) -> None:
         dim=shop.model.D,
         steps=shop.steps,
         device=shop.device,
+        faiss_device=shop.faiss_device,
     )
 
 

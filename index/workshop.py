@@ -9,6 +9,7 @@ from typing import NamedTuple
 from index.catalog_journal import Journal
 from index.collection.reading import PhotoEmbedder
 from index.current import current_manifest, live_manifest
+from index.faiss_gpu import FaissDevice
 from index.layout import Layout
 from index.lock import builder_lock
 from index.manifest import Manifest, ModelPart
@@ -21,7 +22,7 @@ class Workshop(NamedTuple):
     """What every stage of a build needs: the folder, its journal, its model.
 
     `parent` is the live generation, `started` the time in UTC that new records carry,
-    `device` where training and the assignment of rows run.
+    `device` where training and the assignment of rows run, `faiss_device` where codes are made.
     """
 
     layout: Layout
@@ -31,6 +32,7 @@ class Workshop(NamedTuple):
     started: str
     steps: Steps
     device: str = "cpu"
+    faiss_device: FaissDevice | None = None
 
 
 @contextmanager
@@ -49,7 +51,16 @@ def open_workshop(
         with open_journal(layout, steps=steps) as journal:
             parent = current_manifest(layout)
             device = str(embedder.device)
-            yield Workshop(layout, journal, parent, _model_part(embedder), _now(), steps, device)
+            yield Workshop(
+                layout,
+                journal,
+                parent,
+                _model_part(embedder),
+                _now(),
+                steps,
+                device,
+                FaissDevice(device),
+            )
 
 
 @contextmanager

@@ -53,15 +53,17 @@ class Engine:
         max_batch: int,
         max_cached: int = 0,
         mapped: bool = False,
+        search_device: str = "cpu",
     ) -> "Engine":
         """Open index and model, check that they belong together, warm up and ask the canaries.
 
-        `mapped` leaves the index's lists in their files; the embeddings of the `max_cached`
+        `mapped` leaves the index's lists in their files, and faiss-gpu searches them where
+        `search_device` is a GPU; the embeddings of the `max_cached`
         photos seen last are remembered.
 
         Raises MultiGrainError when the folder, the checkpoint or a canary is not as it should be.
         """
-        searcher = Searcher.open(index, mapped=mapped)
+        searcher = Searcher.open(index, mapped=mapped, device=search_device)
         try:
             path = checkpoint if checkpoint is not None else searcher.checkpoint_path
             embedder = Embedder.open(path, device=device, cache_dir=cache_dir)

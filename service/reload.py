@@ -43,12 +43,13 @@ class Reloader:
         *,
         engine_thread: Executor,
         mapped: bool,
+        search_device: str = "cpu",
         note_end: Callable[[ReloadJob], None],
     ) -> None:
         self._layout = Layout(root.absolute())
         self._engine = engine
         self._embedder = _OnEngineThread(engine.embedder, engine_thread)
-        self._mapped = mapped
+        self._mapped, self._search_device = mapped, search_device
         self._note_end = note_end
         self._lock = Lock()
         self._jobs = dict[str, ReloadJob]()
@@ -136,7 +137,9 @@ class Reloader:
         self._note_end(job)
 
     def _opened(self) -> Searcher:
-        searcher = Searcher.open_current(self._layout.root, mapped=self._mapped)
+        searcher = Searcher.open_current(
+            self._layout.root, mapped=self._mapped, device=self._search_device
+        )
         try:
             searcher.require_model(self._embedder)
             searcher.check_files()

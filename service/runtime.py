@@ -92,6 +92,7 @@ class Runtime:
                 max_batch=settings.max_batch,
                 max_cached=settings.embedding_cache,
                 mapped=settings.mapped,
+                search_device=settings.search_device,
             ),
         )
         on_cpu = engine.embedder.device == "cpu"
@@ -114,6 +115,7 @@ class Runtime:
             engine,
             engine_thread=self.engine_thread,
             mapped=settings.mapped,
+            search_device=settings.search_device,
             note_end=self.metrics.note_reload,
         )
         if settings.reload_poll_s:

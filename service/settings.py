@@ -19,6 +19,11 @@ class Settings(Config):
     mapped: bool = Field(
         False, description="read the index's lists from their files as needed, not into memory"
     )
+    search_device: str = Field(
+        "cpu",
+        pattern=r"^(cpu|cuda(:[0-9]+)?)$",
+        description="where the index's lists are searched: cpu, or cuda or cuda:N with faiss-gpu",
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     metrics_port: int | None = Field(

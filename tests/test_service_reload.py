@@ -262,9 +262,9 @@ def test_second_reload_is_refused_while_one_runs(
     may_go_on = threading.Event()
     open_current = Searcher.open_current
 
-    def open_slowly(root: Path, *, mapped: bool) -> Searcher:
+    def open_slowly(root: Path, *, mapped: bool, device: str) -> Searcher:
         may_go_on.wait(10)
-        return open_current(root, mapped=mapped)
+        return open_current(root, mapped=mapped, device=device)
 
     with serving(two_generations) as service:
         monkeypatch.setattr(Searcher, "open_current", open_slowly)

@@ -2,6 +2,8 @@
 
 import json
 import secrets
+from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.codebook.rotation import Rotation, needs_rotation
-from index.faiss_train import TRAIN_ROWS_PER_LIST, num_lists, train_codebook
+from index.faiss_gpu import FaissDevice
+from index.faiss_train import TRAIN_ROWS_PER_LIST, Training, num_lists, train_codebook
 from index.layout import Layout
 from index.manifest import FilePart, Manifest, canonical_json
 from index.rows import StoredRows
@@ -98,11 +101,21 @@ def train_live(
     dim: int,
     steps: Steps,
     device: str = "cpu",
+    faiss_device: FaissDevice | None = None,
 ) -> Codebook:
-    """Train a codebook on the live rows."""
+    """Train a codebook on the live rows: lists on `device`, the code on `faiss_device`."""
     sample = _sample(rows, live_ids, num_lists=num_lists(factory, dim=dim))
     request = _request(live_ids, factory=factory, fingerprint=fingerprint)
-    return Codebook(_train(layout, sample, request, device=device, steps=steps), factory)
+    training = partial(
+        train_codebook,
+        factory,
+        sample,
+        seed=SEED,
+        num_threads=num_cpus(),
+        device=device,
+        faiss_device=faiss_device,
+    )
+    return Codebook(_train(layout, sample, request, training, steps=steps), factory)
 
 
 def _report(path: Path) -> dict[str, object]:
@@ -127,7 +140,12 @@ def _sample(rows: StoredRows, live_ids: NDArray[np.int64], *, num_lists: int) ->
 
 
 def _train(
-    layout: Layout, sample: Rows16, report: dict[str, object], *, device: str, steps: Steps
+    layout: Layout,
+    sample: Rows16,
+    report: dict[str, object],
+    training: Callable[..., Training],
+    *,
+    steps: Steps,
 ) -> str:
     steps("train")
     temporary = layout.codebooks / f".{secrets.token_hex(8)}.tmp"
@@ -135,16 +153,8 @@ def _train(
     factory, dim = str(report["factory"]), sample.shape[1]
     rotation = Rotation.random(dim, seed=SEED) if needs_rotation(factory) else Rotation()
     rotation.write(temporary / "rotation.f32")
-    training = train_codebook(
-        factory,
-        sample,
-        temporary / "trained.faiss",
-        rotation=rotation,
-        seed=SEED,
-        num_threads=num_cpus(),
-        device=device,
-    )
-    report |= {"D": dim, "seed": SEED, "n_train": len(sample), **training._asdict()}
+    trained = training(path=temporary / "trained.faiss", rotation=rotation)
+    report |= {"D": dim, "seed": SEED, "n_train": len(sample), **trained._asdict()}
     (temporary / "train.json").write_bytes(canonical_json(report))
     name = _name_of(temporary)
     install_folder(temporary, layout.codebooks / name, steps=steps)

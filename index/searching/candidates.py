@@ -4,19 +4,14 @@ Letters: Q queries, D embedding, k candidates, n ids.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.codebook.rotation import Rotation
-from index.faiss_lists import (
-    Candidates,
-    CoarseQuantizer,
-    ShardLists,
-    merge_candidates,
-    nearest_rows,
-)
+from index.faiss_lists import CoarseQuantizer, ShardLists, merge_candidates, nearest_rows
+from index.faiss_preassigned import Candidates
 from index.rows import Rows
 
 # 8 MiB of fp32 values: a block and the rows it was read from stay in the cache of a core.
@@ -58,7 +53,7 @@ class ListCandidates:
         self.num_rows = int(chosen.sum())
         self._coarse, self._shards, self._rotation = coarse, shards, rotation
         bitmap = np.packbits(chosen, bitorder="little")
-        self._selectors: list[Any] = [shard.selector(chosen, bitmap) for shard in shards]
+        self._chosen = [shard.chosen(chosen, bitmap) for shard in shards]
 
     def find(self, queries: NDArray[np.float32], depth: Depth) -> Candidates:
         """The best rows by their codes, in the nearest lists."""
@@ -66,8 +61,8 @@ class ListCandidates:
         coarse = self._coarse.assign(queries, depth.nprobe)
         return merge_candidates(
             [
-                shard.search(queries, depth.num_candidates, coarse=coarse, selector=selector)
-                for shard, selector in zip(self._shards, self._selectors, strict=True)
+                shard.search(queries, depth.num_candidates, coarse=coarse, chosen=own)
+                for shard, own in zip(self._shards, self._chosen, strict=True)
             ]
         )
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from index.codebook.factory import start_nprobe, start_rerank
 from index.codebook.rotation import Rotation
 from index.errors import IndexFolderError
+from index.faiss_gpu import FaissDevice
 from index.faiss_lists import CoarseQuantizer, ShardLists
 from index.layout import Layout
 from index.manifest import ShardPart
@@ -54,6 +55,11 @@ class Ranker:
             dim=dim,
         )
         self._find_only(live)
+
+    def search_on(self, device: FaissDevice) -> None:
+        """Search the lists on a GPU where there is one that takes them; scores are as exact."""
+        for shard in self._shards:
+            shard.copy_to(device)
 
     def without(self, hidden: Collection[int]) -> "Ranker":
         """The same shards, of which these ids are not found; shares what was opened."""
