@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from index.catalog_scan import ScanCounts
 from index.codebook.footprint import Expected, MemoryCheck
-from index.codebook.memory import PeakMemory
+from index.codebook.memory import PeakMemory, Taken
 from index.codebook.train import Codebook
 from index.collection.reading import PhotoEmbedder
 from index.collection.sources import Source, open_source
@@ -118,8 +118,15 @@ def build_index(
             with times.of(Stage.SCAN):
                 scanned = scan_photos(shop, sources, allow_vanished=allow_vanished)
         pending = sources if Stage.EMBED in due else []
+        decode_threads = decode_threads or num_cpus()
         expected = _expected(
-            shop, pending, announce, factory=factory, ram=ram, shard_rows=shard_rows
+            shop,
+            pending,
+            announce,
+            factory=factory,
+            ram=ram,
+            shard_rows=shard_rows,
+            decode_threads=decode_threads,
         )
         need.total += expected.disk if expected else 0
         if warning := need.warning():
@@ -131,7 +138,7 @@ def build_index(
                     sources,
                     embedder,
                     shard_rows=shard_rows,
-                    decode_threads=decode_threads or num_cpus(),
+                    decode_threads=decode_threads,
                     verify_content=verify_content,
                     crew=crew,
                 )
@@ -151,7 +158,7 @@ def build_index(
             scanned=scanned,
             num_renamed=shop.journal.num_renamed(mark),
             embedded=embedded,
-            memory=_check(memory, expected),
+            memory=_check(embedded.memory if embedded else None, memory.taken, expected),
         )
 
 
@@ -196,13 +203,21 @@ def _expected(
     factory: str | None,
     ram: int | None,
     shard_rows: int,
+    decode_threads: int,
 ) -> Expected | None:
     """What the build expects; None where it may not fit the memory, which is only announced.
 
     Photos may turn out to be copies of each other, so the build goes on until its rows are known.
     """
     try:
-        found = expectation(shop, sources, factory=factory, ram=ram, shard_rows=shard_rows)
+        found = expectation(
+            shop,
+            sources,
+            factory=factory,
+            ram=ram,
+            shard_rows=shard_rows,
+            decode_threads=decode_threads,
+        )
     except IndexFolderError as error:
         announce(f"unless many photos are copies or bad: {error}")
         return None
@@ -210,11 +225,17 @@ def _expected(
     return found
 
 
-def _check(memory: PeakMemory, expected: Expected | None) -> MemoryCheck | None:
+def _check(
+    embedding: Taken | None, building: Taken | None, expected: Expected | None
+) -> MemoryCheck | None:
     """What was taken against what was expected; None where the system or the plan is silent."""
-    if memory.start is None or memory.peak is None or expected is None:
+    if building is None or expected is None:
         return None
-    return MemoryCheck(memory.start + expected.building, memory.peak)
+    most, peak = building.start + expected.building, building.peak
+    if embedding is not None:
+        most = max(most, embedding.start + expected.embedding)
+        peak = max(peak, embedding.peak)
+    return MemoryCheck(most, peak)
 
 
 def _report(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from index.catalog_journal import Journal
+from index.codebook.memory import PeakMemory, Taken
 from index.collection.known import KnownContents
 from index.collection.reading import PhotoEmbedder
 from index.embedding.blocks import BlockEmbedder, blocks_of
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 class EmbedReport(NamedTuple):
     """What one run did: contents embedded, photos whose bytes had a row, photos that failed.
 
-    `limit` is what the rest waited for, `bad` counts all bad photos of the index by code.
+    `limit` is what the rest waited for, `bad` counts all bad photos of the index by code, `memory`
+    is what this process took.
     """
 
     num_new: int
@@ -39,6 +41,7 @@ class EmbedReport(NamedTuple):
     seconds: float
     limit: str
     bad: dict[str, int]
+    memory: Taken | None = None
 
     @property
     def num_photos(self) -> int:
@@ -88,10 +91,13 @@ def embed_pending(
             shard_rows=shard_rows,
             steps=steps,
         ) as writer,
+        PeakMemory() as memory,
     ):
         ledger = Ledger(journal, writer, known, durable_rows=DURABLE_ROWS)
         try:
             for block in hands.embedded(blocks, ledger.claim):
+                if ledger.num_photos == 0:
+                    memory.start_here()  # the model has taken its own by now
                 ledger.settle(block)
                 ledger.commit_when_due()
                 progress.update(ledger.num_photos, _note(ledger, hands))
@@ -99,7 +105,7 @@ def embed_pending(
             ledger.commit()
             raise
         ledger.commit()
-        return _report(ledger, hands)
+        return _report(ledger, hands, memory)
 
 
 def _hands(
@@ -121,7 +127,7 @@ def _note(ledger: Ledger, hands: BlockEmbedder) -> str:
     return f"({hands.limit()} limits), {ledger.num_known} known, {ledger.num_bad} bad"
 
 
-def _report(ledger: Ledger, hands: BlockEmbedder) -> EmbedReport:
+def _report(ledger: Ledger, hands: BlockEmbedder, memory: PeakMemory) -> EmbedReport:
     return EmbedReport(
         num_new=ledger.num_new,
         num_known=ledger.num_known,
@@ -130,4 +136,5 @@ def _report(ledger: Ledger, hands: BlockEmbedder) -> EmbedReport:
         seconds=hands.seconds,
         limit=hands.limit(),
         bad={},
+        memory=memory.taken,
     )

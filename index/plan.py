@@ -20,6 +20,8 @@ from index.collection.reading import PhotoEmbedder
 from index.collection.sources import Source, open_source, scan
 from index.collection.vanished import vanished_text
 from index.current import current_manifest
+from index.embedding.footprint import embedding_bytes
+from index.embedding.model_rows import batch_size_on
 from index.errors import OtherCheckpointError
 from index.faiss_train import TRAIN_ROWS_PER_LIST, list_shape
 from index.layout import Layout
@@ -46,6 +48,7 @@ class Plan(NamedTuple):
     dim: int
     factory: str
     parts: Footprint
+    embedding: int
     building: int
     scan_seconds: float
     embed_seconds: float | None
@@ -61,6 +64,7 @@ class Plan(NamedTuple):
         times = f"scan {duration(self.scan_seconds)}, embed {embed}"
         times += f", train {duration(self.train_seconds)}, encode {duration(self.encode_seconds)}"
         memory = f"serving {human_bytes(parts.serving)}"
+        memory += f", embedding {human_bytes(self.embedding)}"
         memory += f", building {human_bytes(self.building)} beside the model"
         return "\n".join(
             [
@@ -121,6 +125,13 @@ def plan_build(
         dim=dim,
         factory=chosen,
         parts=footprint(chosen, num_rows=num_rows, dim=dim, num_shards=num_shards),
+        embedding=embedding_bytes(
+            embedder.preprocessing,
+            num_photos=found.num_new,
+            num_known=num_rows - found.num_new,
+            batch_size=batch_size_on(embedder.device),
+            num_threads=decode_threads or num_cpus(),
+        ),
         building=building_bytes(chosen, num_rows=num_rows, dim=dim, shard_rows=shard_rows),
         scan_seconds=scan_seconds,
         embed_seconds=found.num_new / rate if rate else None,

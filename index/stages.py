@@ -22,6 +22,8 @@ from index.collection.sources import Source, scan
 from index.collection.vanished import require_present
 from index.embed import EmbedReport, embed_pending
 from index.embedding.crew import Crew
+from index.embedding.footprint import embedding_bytes
+from index.embedding.model_rows import batch_size_on
 from index.encode import encode_missing, require_encoded, row_ranges
 from index.errors import IndexFolderError
 from index.manifest import CalibrationPart, Manifest
@@ -37,6 +39,7 @@ from index.upkeep.restore import restage_lists, restore_rows
 from index.workshop import Workshop
 from multigrain.cpus import num_cpus
 from multigrain.progress import Progress
+from multigrain.transforms import Preprocessing
 
 _WRITER = "multigrain index.build"
 
@@ -88,6 +91,7 @@ def expectation(
     factory: str | None,
     ram: int | None,
     shard_rows: int,
+    decode_threads: int,
 ) -> Expected:
     """What the build will make of the scanned photos, each taken for a content of its own.
 
@@ -108,7 +112,14 @@ def expectation(
     )
     part = footprint(chosen, num_rows=num_rows, dim=dim, num_shards=num_shards)
     building = building_bytes(chosen, num_rows=num_rows, dim=dim, shard_rows=shard_rows)
-    return Expected(num_rows, chosen, part.disk, part.serving, building)
+    embedding = embedding_bytes(
+        Preprocessing.model_validate(shop.model.preprocessing),
+        num_photos=num_pending,
+        num_known=num_rows - num_pending,
+        batch_size=batch_size_on(shop.device),
+        num_threads=decode_threads,
+    )
+    return Expected(num_rows, chosen, part.disk, part.serving, embedding, building)
 
 
 def embed_photos(
@@ -155,7 +166,8 @@ def embed_photos(
     if num_pending and shop.journal.open_generation():
         # What came meanwhile; the ids kept for copies and bad photos are free again.
         take_changes(shop, embedder, num_ids=0, shard_rows=shard_rows)
-    return report._replace(bad=write_quarantine(shop.layout, shop.journal, steps=shop.steps))
+    bad = write_quarantine(shop.layout, shop.journal, steps=shop.steps)
+    return report._replace(bad=bad)
 
 
 def codebook_of(shop: Workshop, *, factory: str | None, ram: int | None = None) -> Codebook | None:

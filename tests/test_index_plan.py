@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,19 @@ from index_fixtures import (
     write_photos,
     write_vectors,
 )
+from numpy.typing import NDArray
 
 import index.codebook.footprint
 from index.build import main as build_main
 from index.codebook.footprint import MemoryCheck, building_bytes, footprint
 from index.codebook.memory import PeakMemory, anonymous_bytes
+from index.embedding.footprint import embedding_bytes
 from index.errors import IndexFolderError
 from index.plan import Plan, plan_build
 from index.rates import embed_rate
+from index.stages import Stage
+from multigrain.embedder import Prepared
+from multigrain.transforms import Preprocessing
 
 
 def plan(photos: Path, out: Path, embedder: StubEmbedder | None = None, **options: object) -> Plan:
@@ -154,6 +160,47 @@ def test_memory_that_was_taken_is_compared_with_what_was_expected(
     monkeypatch.setattr(index.codebook.footprint, "_TOLERANCE", -1.0)
     assert build_main([*flags, str(tmp_path / "two")]) == 0
     assert "taken by this process" in capsys.readouterr().out
+
+
+class HungryEmbedder(StubEmbedder):
+    """Holds 8 MB a photo, where its preprocessing says 150 KB, from the eightieth on."""
+
+    num_read = 0
+
+    def read(self, source: bytes | Path) -> Prepared:
+        """Decode, with much behind it."""
+        prepared = super().read(source)
+        self.num_read += 1
+        pixels = np.ones(8 * 2**20 if self.num_read > 80 else 192, np.uint8)
+        pixels[:192] = prepared.pixels.reshape(-1)
+        return prepared._replace(pixels=pixels)
+
+    def embed_pixels(
+        self, pixels: Sequence[NDArray[np.uint8]], batch_size: int = 8
+    ) -> NDArray[np.float32]:
+        """Embed what stands in front."""
+        return super().embed_pixels([one[:192].reshape(8, 8, 3) for one in pixels], batch_size)
+
+
+def test_photos_that_wait_are_memory_that_was_taken(tmp_path: Path) -> None:
+    """Embedding is watched too, against what it was expected to hold."""
+    photos = write_photos(tmp_path / "photos", range(120))
+    report = build(photos, tmp_path / "index", HungryEmbedder(), last=Stage.EMBED)
+    assert report.memory is not None
+    assert report.memory.peak - report.memory.expected > 100e6
+
+
+def test_the_memory_of_embedding_is_bounded() -> None:
+    """It grows with photos to a bound, and by bytes with what is known."""
+    options = {"num_known": 0, "batch_size": 64, "num_threads": 16}
+    preprocessing = Preprocessing(size=224, rule="crop")
+    sizes = [
+        embedding_bytes(preprocessing, num_photos=num_photos, **options)
+        for num_photos in (0, 1, 1000, 10**6, 10**9)
+    ]
+    assert sizes[0] == 0 < sizes[1] < sizes[2] < sizes[3] == sizes[4]
+    # 608 that wait, 16 as they are decoded, and 65,536 outcomes that are not durable yet.
+    assert sizes[4] == (608 + 16 * 9) * 224 * 224 * 3 + 65_536 * 700
 
 
 def test_the_peak_is_the_most_that_was_seen(tmp_path: Path) -> None:

@@ -94,14 +94,15 @@ class Expected(NamedTuple):
     factory: str
     disk: int
     serving: int
+    embedding: int
     building: int
 
     def text(self) -> str:
         """One line for people."""
         return (
             f"at most {self.num_rows} rows, factory {self.factory}: memory for serving "
-            f"{human_bytes(self.serving)}, for building {human_bytes(self.building)} beside the "
-            "model"
+            f"{human_bytes(self.serving)}, for embedding {human_bytes(self.embedding)}, for "
+            f"building {human_bytes(self.building)} beside the model"
         )
 
 

@@ -3,7 +3,7 @@
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 _STATUS = Path("/proc/self/status")
 _EVERY_SECONDS = 0.05
@@ -18,6 +18,13 @@ def anonymous_bytes(status: Path = _STATUS) -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), None)
 
 
+class Taken(NamedTuple):
+    """Bytes a process had before some work, and the most it had while doing it."""
+
+    start: int
+    peak: int
+
+
 class PeakMemory:
     """Watches this process's anonymous memory from a thread; `peak` is the most that was seen."""
 
@@ -26,6 +33,17 @@ class PeakMemory:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.start = self.peak = anonymous_bytes(status)
+
+    def start_here(self) -> None:
+        """Count what is taken from here on."""
+        self.start = anonymous_bytes(self._status)
+
+    @property
+    def taken(self) -> Taken | None:
+        """What was seen; None where the system does not say."""
+        if self.start is None or self.peak is None:
+            return None
+        return Taken(self.start, self.peak)
 
     def __enter__(self) -> Self:
         """Begin to watch."""
