@@ -23,7 +23,7 @@ from trainer.evaluate import evaluate
 from trainer.evaluation.embed_pictures import UnreadableError, embed_pictures
 from trainer.evaluation.embedding_cache import EmbeddingCache
 from trainer.evaluation.expectations import resolve
-from trainer.evaluation.results import QUERIES, RESULTS, Result
+from trainer.evaluation.results import QUERIES, REPORT, RESULTS, Result
 from trainer.protocols.test_set import Picture
 from trainer.speech import say_nothing
 
@@ -81,6 +81,22 @@ def test_the_written_result_states_model_options_and_intervals(
     assert written["options"] == {"queries": "by role"}
     score = written["metrics"]["recall_at_1"]
     assert score["low"] <= score["value"] <= score["high"]
+
+
+def test_the_report_frames_the_answers_of_the_worst_and_the_best_queries(
+    result: tuple[Result, Path],
+) -> None:
+    """A page by itself: scores, a histogram, and rows of small pictures."""
+    page = (result[1] / REPORT).read_text()
+    worst, best = page.split("Best queries by ap")
+    assert worst.count('class="query"') == best.count('class="query"') == 5
+    # The best query's first answer is right; each row shows the query and seven answers.
+    assert best.index('class="right"') < best.index('class="wrong"')
+    assert best.count("data:image/jpeg;base64,") == 5 * 8
+    values = result[0].scores.per_query["ap"]
+    assert f"<b>{values.min():.3f}</b>" in worst
+    assert "Scores of right and of wrong pairs" in page
+    assert 'src="http' not in page
 
 
 def test_a_second_run_embeds_nothing(

@@ -37,7 +37,7 @@ class EvaluateConfig(Config):
     data: list[Path] = Field(
         min_length=1, description="the test set's folder, or its list; repeatable"
     )
-    out: Path = Field(description="folder for results.json and queries.json")
+    out: Path = Field(description="folder for results.json, queries.json and report.html")
     expect: dict[str, tuple[float, float]] | Path = Field(
         default={},
         description="YAML file of `metric: [low, high]` (in a --config file the block itself); "
@@ -75,9 +75,11 @@ def evaluate(config: EvaluateConfig, processes: "Processes") -> list["Result"]:
 
     All test sets are read before the first photo is embedded. Equal on every process.
     """
+    from multigrain.files import atomic_write_text
     from trainer.evaluation.embed_pictures import embed_pictures
     from trainer.evaluation.embedding_cache import EmbeddingCache
-    from trainer.evaluation.results import Result, write_results
+    from trainer.evaluation.report import report_page, result_section
+    from trainer.evaluation.results import REPORT, Result, describe, write_results
     from trainer.evaluation.scores import score_pairs, score_test_set
     from trainer.protocols.test_set import QuerySet
 
@@ -86,7 +88,7 @@ def evaluate(config: EvaluateConfig, processes: "Processes") -> list["Result"]:
     speak = say if processes.is_first else say_nothing
     model = f"{embedder.fingerprint[:16]}-{embedder.engine}-{embedder.precision}"
     folder = (config.cache or config.out / "embeddings") / model
-    results = []
+    results, sections = [], []
     for name, protocol, data, test_set in test_sets:
         speak(f"{name}: {len(test_set.pictures)} pictures")
         cache = EmbeddingCache.open(folder, dim=embedder.dim)
@@ -97,8 +99,12 @@ def evaluate(config: EvaluateConfig, processes: "Processes") -> list["Result"]:
             else score_pairs(test_set, vectors, seed=config.seed)
         )
         results.append(Result(name, protocol, data, test_set, scores))
+        if processes.is_first:
+            sections.append(result_section(results[-1], vectors, seed=config.seed))
     if processes.is_first:
         write_results(config.out, results, checkpoint=config.checkpoint, model=embedder)
+        page = report_page({"checkpoint": config.checkpoint, **describe(embedder)}, sections)
+        atomic_write_text(config.out / REPORT, page)
     return results
 
 

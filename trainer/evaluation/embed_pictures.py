@@ -13,11 +13,12 @@ import torch
 from multigrain.ahead import in_order
 from multigrain.embedder import Embedder
 from multigrain.errors import MultiGrainError
-from multigrain.photo import PhotoError, open_photo
+from multigrain.photo import PhotoError
 from multigrain.progress import Progress
 from multigrain.transforms import Pixels
 from trainer.engine.processes import Processes
 from trainer.evaluation.embedding_cache import EmbeddingCache, Vector, cache_key
+from trainer.evaluation.picture_image import picture_image
 from trainer.losses.gather import gather_rows
 from trainer.protocols.test_set import Picture
 
@@ -129,19 +130,4 @@ def _find(picture: Picture, embedder: Embedder, cache: EmbeddingCache) -> Found:
 def _pixels(picture: Picture, data: bytes, embedder: Embedder) -> Pixels:
     if picture.box is None and not picture.turns:
         return embedder.read(data).pixels
-    image = open_photo(data).image  # at full scale: a box is in the photo's own pixels
-    if picture.box is not None:
-        left, top, right, bottom = picture.box
-        box = (
-            max(0, round(left)),
-            max(0, round(top)),
-            min(image.width, round(right)),
-            min(image.height, round(bottom)),
-        )
-        if box[0] >= box[2] or box[1] >= box[3]:
-            raise PhotoError(
-                "photo_unreadable", f"box {picture.box} holds no pixel of {picture.path}"
-            )
-        image = image.crop(box)
-    # Quarter turns lose no pixel; PIL counts them the other way round.
-    return embedder.preprocessing.prepare(image.rotate(-90 * picture.turns, expand=True))
+    return embedder.preprocessing.prepare(picture_image(picture, data))

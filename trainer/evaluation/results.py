@@ -12,7 +12,7 @@ from multigrain.files import atomic_write_text
 from trainer.evaluation.scores import Score, Scores
 from trainer.protocols.test_set import PairSet, QuerySet
 
-RESULTS, QUERIES = "results.json", "queries.json"
+RESULTS, QUERIES, REPORT = "results.json", "queries.json", "report.html"
 
 
 class Result(NamedTuple):

@@ -36,6 +36,11 @@ def page(
             _neighbours(data.queries),
         ]
     parts += [_file(name, text) for name, text in files.items()]
+    return document(title, parts)
+
+
+def document(title: str, parts: Iterable[str]) -> str:
+    """Put HTML into a page that needs nothing beside itself; the title is escaped."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -68,18 +73,18 @@ def _scores(stages: Sequence[Scores]) -> str:
     if not names:
         return ""
     rows = [[stage.stage, *(_score(stage.scores.get(name)) for name in names)] for stage in stages]
-    table = _table(["stage", *(_NAMES.get(name, name) for name in names)], rows)
+    scores = table(["stage", *(_NAMES.get(name, name) for name in names)], rows)
     words = (
         "Every validation photo counts once. Copy recall: an edited copy whose nearest photo is "
         "its original. Class AP: rectangular average precision of a photo's class among the "
         "other photos. Ties count against the model."
     )
-    return _section("Scores", words, f'<div class="card wide">{table}</div>')
+    return section("Scores", words, f'<div class="card wide">{scores}</div>')
 
 
 def _curves(panels: Sequence[Panel]) -> str:
-    cards = "".join(_card(panel.title, panel.svg) for panel in panels)
-    return _section("Training", "By step.", f'<div class="charts">{cards}</div>') if cards else ""
+    cards = "".join(card(panel.title, panel.svg) for panel in panels)
+    return section("Training", "By step.", f'<div class="charts">{cards}</div>') if cards else ""
 
 
 def _exponents(choices: Sequence[Choice]) -> str:
@@ -91,7 +96,7 @@ def _exponents(choices: Sequence[Choice]) -> str:
         "those within one standard error of the best, the one nearest to the trained exponent."
     )
     charts = "".join(
-        _card(f"{choice.size} px: p* = {number_text(choice.chosen)}", _choice(choice))
+        card(f"{choice.size} px: p* = {number_text(choice.chosen)}", _choice(choice))
         for choice in choices
     )
     rows = [
@@ -106,8 +111,8 @@ def _exponents(choices: Sequence[Choice]) -> str:
         for choice in choices
     ]
     head = ["size", "trained p", "p*", "mean at p", "mean at p*", "photos", "time"]
-    table = f'<div class="card wide">{_table(head, rows)}</div>'
-    return _section("Exponent p*", words, f'<div class="charts">{charts}</div>{table}')
+    trials = f'<div class="card wide">{table(head, rows)}</div>'
+    return section("Exponent p*", words, f'<div class="charts">{charts}</div>{trials}')
 
 
 def _choice(choice: Choice) -> str:
@@ -143,13 +148,13 @@ def _spectrum(spectrum: Spectrum | None) -> str:
         log_x=True,
         log_y=True,
     )
-    card = _card("Eigenvalues by rank, as shares of the largest", chart)
-    return _section("Whitening", words, f'<div class="charts">{card}</div>')
+    values = card("Eigenvalues by rank, as shares of the largest", chart)
+    return section("Whitening", words, f'<div class="charts">{values}</div>')
 
 
 def _histograms(histograms: Sequence[Histogram]) -> str:
     cards = "".join(
-        _card(
+        card(
             histogram.of[:1].upper() + histogram.of[1:],
             bar_chart(
                 [("these pairs", histogram.together), ("all others", histogram.apart)],
@@ -160,7 +165,7 @@ def _histograms(histograms: Sequence[Histogram]) -> str:
         for histogram in histograms
     )
     words = "Distances between embeddings of validation photos, 0 to 2, as shares of their kind."
-    return _section("Distances", words, f'<div class="charts">{cards}</div>') if cards else ""
+    return section("Distances", words, f'<div class="charts">{cards}</div>') if cards else ""
 
 
 def _neighbours(queries: Sequence[Query]) -> str:
@@ -172,27 +177,33 @@ def _neighbours(queries: Sequence[Query]) -> str:
     for by, title, words in kinds:
         rows = "".join(_query(query) for query in queries if query.by == by)
         if rows:
-            sections.append(_section(title, words, f'<div class="card wide">{rows}</div>'))
+            sections.append(section(title, words, f'<div class="card wide">{rows}</div>'))
     return "".join(sections)
 
 
 def _query(query: Query) -> str:
-    found = "".join(_figure(shown, kind=_kind(shown)) for shown in query.neighbours)
-    return f'<div class="query">{_figure(query.query, kind="asked")}{found}</div>'
+    found = "".join(_shown(shown, kind=_kind(shown)) for shown in query.neighbours)
+    return f'<div class="query">{_shown(query.query, kind="asked")}{found}</div>'
 
 
 def _kind(shown: Shown) -> str:
     return "right" if shown.right else "wrong"
 
 
-def _figure(shown: Shown, *, kind: str) -> str:
+def _shown(shown: Shown, *, kind: str) -> str:
     first = "query" if shown.distance is None else f"{shown.distance:.3f}"
-    lines = [f"<b>{first}</b>", escape(shown.label or ""), escape(shown.name.rpartition("/")[2])]
-    caption = "".join(f"<span>{line}</span>" for line in lines if line)
-    name = escape(shown.name, quote=True)
+    lines = [first, shown.label or "", shown.name.rpartition("/")[2]]
+    return figure(shown.picture, name=shown.name, lines=lines, kind=kind)
+
+
+def figure(picture: str, *, name: str, lines: Sequence[str], kind: str) -> str:
+    """Frame a picture, a data URI, by its kind: asked, right or wrong; the first line is bold."""
+    first, *rest = (escape(line) for line in lines)
+    caption = "".join(f"<span>{line}</span>" for line in (f"<b>{first}</b>", *rest) if line)
+    named = escape(name, quote=True)
     return (
-        f'<figure class="{kind}"><img src="{escape(shown.picture, quote=True)}" alt="{name}" '
-        f'title="{name}"><figcaption>{caption}</figcaption></figure>'
+        f'<figure class="{kind}"><img src="{escape(picture, quote=True)}" alt="{named}" '
+        f'title="{named}"><figcaption>{caption}</figcaption></figure>'
     )
 
 
@@ -200,16 +211,20 @@ def _file(name: str, text: str) -> str:
     return f"<details><summary>{escape(name)}</summary><pre>{escape(text)}</pre></details>"
 
 
-def _card(title: str, body: str) -> str:
+def card(title: str, body: str) -> str:
+    """Frame a chart under its title, which is escaped."""
     return f'<div class="card"><h3>{escape(title)}</h3>{body}</div>'
 
 
-def _section(title: str, words: str, body: str) -> str:
+def section(title: str, words: str, body: str) -> str:
+    """Put HTML under a heading and a sentence, which are escaped."""
     text = f"<p>{escape(words)}</p>" if words else ""
     return f"<section><h2>{escape(title)}</h2>{text}{body}</section>"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a table of texts, which are escaped."""
+
     def row(cells: Sequence[str], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 

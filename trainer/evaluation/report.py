@@ -1,0 +1,118 @@
+"""What a page shows of a test set: curves, scores of right and wrong pairs, rows of pictures.
+
+Q queries, N gallery rows, D embedding.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from multigrain.exact_ranks import Rows, Truth, pair_scores
+from multigrain.photo import PhotoError
+from multigrain.rank_metrics import Values
+from multigrain.ranking import Floats, exact_search
+from trainer.evaluation.picture_image import picture_image
+from trainer.evaluation.results import Result
+from trainer.finishing.report_page import card, document, figure, section, table
+from trainer.finishing.report_svg import bar_chart
+from trainer.protocols.test_set import PairSet, Picture, QuerySet
+
+NUM_QUERIES, NUM_SHOWN = 5, 7  # of the worst and of the best; answers of each
+_SIDE, _QUALITY = 128, 80  # pixels and JPEG quality of a picture
+_PAIRS, _BINS = 20_000, 50
+
+
+def report_page(model: Mapping[str, Any], sections: Sequence[str]) -> str:
+    """The page of an evaluation, which needs nothing beside itself."""
+    rows = [[name, str(value)] for name, value in model.items()]
+    facts = section("Model", "", f'<div class="card wide">{table(["", ""], rows)}</div>')
+    return document("Evaluation", ["<h1>Evaluation</h1>", *sections, facts])
+
+
+def result_section(result: Result, vectors: Floats, *, seed: int) -> str:
+    """HTML of a test set's scores; unit vectors [n, D] of its pictures."""
+    metrics = result.scores.metrics.items()
+    rows = [
+        [name, f"{score.value:.4f}", f"{score.interval.low:.4f} to {score.interval.high:.4f}"]
+        for name, score in metrics
+    ]
+    body = f'<div class="card wide">{table(["metric", "value", "95 % interval"], rows)}</div>'
+    test_set = result.test_set
+    options = "; ".join(f"{name}: {value}" for name, value in test_set.options.items())
+    words = (
+        f"{result.protocol}, {result.data}: {result.scores.num_queries} queries, "
+        f"{result.scores.num_gallery} in the gallery. {options}"
+    )
+    if isinstance(test_set, PairSet):
+        return section(result.name, words, body)
+    name, truth = next(iter(test_set.truths.items()))
+    body += f'<div class="charts">{_histogram(test_set, truth, vectors, seed=seed)}</div>'
+    metric = f"{name}.{test_set.metrics[0]}" if name else test_set.metrics[0]
+    values = result.scores.per_query[metric]
+    order = np.argsort(values, kind="stable")[: np.count_nonzero(~np.isnan(values))]
+    for title, chosen in (("Worst", order), ("Best", order[::-1])):
+        shown = "".join(
+            _row(int(query), test_set, truth, vectors, values) for query in chosen[:NUM_QUERIES]
+        )
+        body += f'<div class="card wide"><h3>{title} queries by {metric}</h3>{shown}</div>'
+    return section(result.name, words, body)
+
+
+def _row(query: int, test_set: QuerySet, truth: Truth, vectors: Floats, values: Values) -> str:
+    """A query and its first answers that count, framed right or wrong."""
+    asked = test_set.queries[query]
+    junk, relevant = truth.junk[query], truth.relevant[query]
+    gallery = vectors[test_set.gallery]
+    best = exact_search(vectors[asked : asked + 1], gallery, NUM_SHOWN + len(junk))
+    figures = [_figure(test_set.pictures[asked], "asked", f"{values[query]:.3f}")]
+    for score, row in zip(best.scores[0], best.rows[0], strict=True):
+        if row not in junk and len(figures) <= NUM_SHOWN:
+            kind = "right" if row in relevant else "wrong"
+            picture = test_set.pictures[test_set.gallery[row]]
+            figures.append(_figure(picture, kind, f"{score:.3f}"))
+    return f'<div class="query">{"".join(figures)}</div>'
+
+
+def _figure(picture: Picture, kind: str, label: str) -> str:
+    try:
+        image = picture_image(picture, picture.path.read_bytes(), min_side=_SIDE)
+    except (OSError, PhotoError):  # its embedding is known, the photo has gone
+        return ""
+    image.thumbnail((_SIDE, _SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=_QUALITY)
+    name = _utf8(str(picture.path))
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    uri = f"data:image/jpeg;base64,{encoded}"
+    return figure(uri, name=name, lines=[label, _utf8(picture.path.name)], kind=kind)
+
+
+def _utf8(name: str) -> str:
+    """A file's name as a page can hold it."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _histogram(test_set: QuerySet, truth: Truth, vectors: Floats, *, seed: int) -> str:
+    """Cosines of right pairs and of pairs drawn among the others."""
+    random = np.random.default_rng(seed)
+    right = truth.pairs().T
+    right = right[random.permutation(len(right))[:_PAIRS]]
+    drawn = random.integers(0, (len(truth.relevant), len(test_set.gallery)), (_PAIRS, 2))
+    wrong = [
+        row not in truth.relevant[query] and row not in truth.junk[query] for query, row in drawn
+    ]
+    counts = [_counts(pairs, test_set, vectors) for pairs in (right, drawn[wrong])]
+    chart = bar_chart([("right", counts[0]), ("wrong", counts[1])], low=-1.0, high=1.0)
+    return card("Scores of right and of wrong pairs", chart)
+
+
+def _counts(pairs: Rows, test_set: QuerySet, vectors: Floats) -> tuple[int, ...]:
+    """How many of the pairs [T, 2] of (query, gallery row) have a cosine in each bin."""
+    unit = torch.from_numpy(vectors)
+    numbers = np.stack([test_set.queries[pairs[:, 0]], test_set.gallery[pairs[:, 1]]])
+    cosines = pair_scores(unit, unit, torch.from_numpy(numbers)).clamp(-1, 1).numpy()
+    return tuple(int(count) for count in np.histogram(cosines, _BINS, (-1, 1))[0])
