@@ -17,7 +17,8 @@ from index.collection.photo_file import read_photo_file
 from index.collection.reading import PhotoEmbedder
 from index.faiss_encode import encode_rows
 from index.faiss_train import train_codebook
-from multigrain.photo import DEFAULT_LIMITS, PhotoError
+from multigrain.photo import PhotoError
+from multigrain.photo_limits import DEFAULT_LIMITS
 
 _NUM_ROWS, _NUM_LISTS = 4096, 64
 _SEED = 0

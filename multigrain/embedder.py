@@ -25,7 +25,8 @@ from multigrain.engine import (
 )
 from multigrain.errors import MultiGrainError
 from multigrain.exif import Taken
-from multigrain.photo import DEFAULT_LIMITS, Photo, PhotoLimits, open_photo
+from multigrain.photo import Photo, open_photo
+from multigrain.photo_limits import DEFAULT_LIMITS, PhotoLimits
 from multigrain.transforms import Pixels, Preprocessing
 from multigrain.views import edited_view
 

@@ -5,6 +5,7 @@ pixel is decoded, so a decompression bomb costs nothing.
 """
 
 import io
+import re
 import stat
 import struct
 import zlib
@@ -18,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from multigrain.errors import MultiGrainError
 from multigrain.exif import Taken, taken
+from multigrain.photo_limits import DEFAULT_LIMITS, PhotoLimits
 
 # A JPEG may be decoded at 1/2, 1/4 or 1/8 while it stays this much larger than the model's
 # input; below 1.5 the following resize would see too few pixels to average.
@@ -63,6 +65,17 @@ _OTHER_TYPES = (
     (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
     (b"8BPS", "PSD"),
 )
+_TGA_END = b"TRUEVISION-XFILE.\0"
+# The same of the photos that are decoded, for those whose format is not accepted.
+_PHOTO_TYPES = (
+    (rb"\xff\xd8\xff", "JPEG"),
+    (rb"\x89PNG", "PNG"),
+    (rb"RIFF.{4}WEBP", "WEBP"),
+    (rb"GIF8", "GIF"),
+    (rb"BM", "BMP"),
+    (rb"II\*\0|MM\0\*", "TIFF"),
+    (rb".{4}ftypavi[fs]", "AVIF"),
+)
 _LONGEST_TYPE_BOX = 256
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
@@ -71,24 +84,12 @@ class PhotoError(MultiGrainError):
     """A photo that cannot be used; `code` is stable and names the reason.
 
     Codes: empty_image, image_undecodable, unsupported_media_type, image_too_many_pixels,
-    image_side_too_long, payload_too_large, photo_missing, photo_unreadable.
+    image_side_too_long, image_side_too_short, payload_too_large, photo_missing, photo_unreadable.
     """
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-class PhotoLimits(NamedTuple):
-    """What is accepted: bytes, pixels (width x height), longest side in pixels, formats."""
-
-    max_bytes: int = 64 * 2**20
-    max_pixels: int = 50_000_000
-    max_side: int = 20_000
-    formats: tuple[str, ...] = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-
-
-DEFAULT_LIMITS = PhotoLimits()
 
 
 class Photo(NamedTuple):
@@ -120,9 +121,9 @@ def open_photo(
     Raises PhotoError, and nothing else, for whatever is wrong with the photo.
     """
     data = _read(source, limits)
-    # MPO (stereo and burst JPEG) has no opener of its own: JPEG's opens it.
-    formats = [name for name in limits.formats if name != "MPO"]
-    with _decoder_errors(limits), Image.open(io.BytesIO(data), formats=formats) as opened:
+    with _decoder_errors(limits), Image.open(io.BytesIO(data), formats=_openers(limits)) as opened:
+        if opened.format not in limits.formats:
+            raise _unsupported(str(opened.format), limits)
         _check_size(opened.size, limits)
         width, height = opened.size
         if min_side is not None:
@@ -134,6 +135,11 @@ def open_photo(
     if orientation in _SIDES_EXCHANGED:
         width, height = height, width
     return Photo(image, width, height, opened.format or "", orientation != 1, when)
+
+
+def _openers(limits: PhotoLimits) -> list[str]:
+    """The decoders that see a photo: MPO has none of its own, JPEG's opens it."""
+    return sorted({"JPEG" if name == "MPO" else name for name in limits.formats})
 
 
 def _read(source: bytes | Path, limits: PhotoLimits) -> bytes:
@@ -148,6 +154,11 @@ def _read(source: bytes | Path, limits: PhotoLimits) -> bytes:
             raise _unsupported(name, limits)
     if _is_heif(source):
         raise _unsupported("HEIF", limits)
+    if source.endswith(_TGA_END):
+        raise _unsupported("TGA", limits)
+    for pattern, name in _PHOTO_TYPES:
+        if name not in _openers(limits) and re.match(pattern, source, re.DOTALL):
+            raise _unsupported(name, limits)
     return source
 
 
@@ -209,6 +220,11 @@ def _check_size(size: tuple[int, int], limits: PhotoLimits) -> None:
     if max(size) > limits.max_side:
         raise PhotoError(
             "image_side_too_long", f"{width}x{height}: a side may have {limits.max_side} pixels"
+        )
+    if min(size) < limits.min_side:
+        raise PhotoError(
+            "image_side_too_short",
+            f"{width}x{height}: a side has at least {limits.min_side} pixels",
         )
     if width * height > limits.max_pixels:
         raise PhotoError(

@@ -13,7 +13,7 @@ from index.searcher import Searcher
 from multigrain.augmented import Augment, mean_embedding, mirrored
 from multigrain.embedder import Embedder
 from multigrain.errors import MultiGrainError
-from multigrain.photo import PhotoLimits
+from multigrain.photo_limits import PhotoLimits
 from service.embedding_cache import EmbeddingCache, Known
 from service.finding import hydrate, pick_pages
 from service.generations import Generations

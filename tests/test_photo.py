@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from multigrain.photo import DEFAULT_LIMITS, PhotoError, PhotoLimits, open_photo
+from multigrain.photo import PhotoError, open_photo
+from multigrain.photo_limits import DEFAULT_LIMITS, FORMATS, PhotoFormat, PhotoLimits
 
 
 def encode(image: Image.Image, image_format: str, **options: object) -> bytes:
@@ -149,7 +150,8 @@ def test_what_is_no_photo_is_refused_with_its_code(source: bytes | Path, code: s
         (PhotoLimits(max_bytes=50), "payload_too_large"),
         (PhotoLimits(max_pixels=99), "image_too_many_pixels"),
         (PhotoLimits(max_side=19), "image_side_too_long"),
-        (PhotoLimits(formats=("JPEG",)), "image_undecodable"),
+        (PhotoLimits(min_side=6), "image_side_too_short"),
+        (PhotoLimits(formats=("JPEG",)), "unsupported_media_type"),
     ],
 )
 def test_limits_are_kept(limits: PhotoLimits, code: str, tmp_path: Path) -> None:
@@ -158,6 +160,18 @@ def test_limits_are_kept(limits: PhotoLimits, code: str, tmp_path: Path) -> None
     assert code_of(data, limits) == code
     (tmp_path / "photo").write_bytes(data)
     assert code_of(tmp_path / "photo", limits) == code
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_that_is_not_accepted_is_named(name: PhotoFormat) -> None:
+    """Every format but one is taken; its decoder sees no byte of a photo of that one."""
+    others = PhotoLimits(formats=tuple(other for other in FORMATS if other != name))
+    options = {"save_all": True, "append_images": [Image.new("RGB", (20, 5))]}
+    data = encode(Image.new("RGB", (20, 5)), name, **(options if name == "MPO" else {}))
+    assert open_photo(data, limits=PhotoLimits(formats=(name,))).format == name
+    with pytest.raises(PhotoError, match=f"this is {name}; accepted formats: .*") as refused:
+        open_photo(data, limits=others)
+    assert refused.value.code == "unsupported_media_type"
 
 
 def test_a_bomb_is_refused_before_a_pixel_is_decoded() -> None:

@@ -16,7 +16,7 @@ from index.errors import IndexFolderError
 from index.steps import Steps, no_steps
 from index.store import write_whole
 from index.workshop import Workshop, reopen_workshop
-from multigrain.photo import DEFAULT_LIMITS
+from multigrain.photo_limits import DEFAULT_LIMITS
 from multigrain.photo_list import is_utf8, read_photo_list
 
 

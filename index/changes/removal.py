@@ -16,7 +16,7 @@ from index.searching.live import live_flags
 from index.stages import publish_generation
 from index.steps import Steps, no_steps
 from index.workshop import Workshop, reopen_workshop
-from multigrain.photo import DEFAULT_LIMITS
+from multigrain.photo_limits import DEFAULT_LIMITS
 
 
 class RemovalReport(NamedTuple):

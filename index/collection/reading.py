@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from index.catalog_journal import PendingPhoto
 from index.collection.photo_file import read_photo_file
-from multigrain.photo import DEFAULT_LIMITS, PhotoError
+from multigrain.photo import PhotoError
+from multigrain.photo_limits import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
     from multigrain.embedder import Prepared
