@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from multigrain.errors import MultiGrainError
@@ -63,7 +63,7 @@ class Config(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise ConfigError(_explain(error)) from error
+            raise ConfigError(_explain(error, cls)) from error
 
 
 def fields_of(cls: type[Config]) -> dict[str, FieldInfo]:
@@ -78,15 +78,22 @@ def is_list(annotation: Any) -> bool:
     return typing.get_origin(annotation) in (list, tuple)
 
 
+def is_secret(annotation: Any) -> bool:
+    """Whether what a field takes must not be shown."""
+    members = typing.get_args(annotation)
+    return annotation is SecretStr or any(is_secret(member) for member in members)
+
+
 def did_you_mean(unknown: str, known: Sequence[str]) -> str:
     """Return the nearest known name as the end of a message, nothing when none is near."""
     near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def _explain(error: ValidationError) -> str:
-    """One line for each fault: where, what was given, what is wanted."""
+def _explain(error: ValidationError, cls: type[Config]) -> str:
+    """One line for each fault: where, what was given unless it is a secret, what is wanted."""
     lines = []
+    secrets = {name for name, field in fields_of(cls).items() if is_secret(field.annotation)}
     for fault in error.errors():
         name = ".".join(str(part) for part in fault["loc"])
         flag = f"--{name.replace('_', '-')}" if name else "settings"
@@ -97,5 +104,6 @@ def _explain(error: ValidationError) -> str:
             shown = f", not {given!r}" if isinstance(given, str) and given not in said else ""
             lines.append(f"{flag}: {said}{shown}" if name else said)
         else:
-            lines.append(f"{flag}: {fault['msg']}, not {fault['input']!r}")
+            given = "" if name.partition(".")[0] in secrets else f", not {fault['input']!r}"
+            lines.append(f"{flag}: {fault['msg']}{given}")
     return "; ".join(lines)

@@ -60,7 +60,7 @@ def from_environment(cls: type[Config], environ: Mapping[str, str]) -> dict[str,
     for name, field in fields_of(cls).items():
         text = environ.get(ENVIRONMENT_PREFIX + name.upper())
         if text is not None:
-            values[name] = _list_from(text) if is_list(field.annotation) else text
+            values[name] = _list_from(text, name) if is_list(field.annotation) else text
     return unset(cls, values)
 
 
@@ -76,11 +76,14 @@ def unset(cls: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: one(name, value) for name, value in values.items()}
 
 
-def _list_from(text: str) -> list[Any]:
+def _list_from(text: str, name: str) -> list[Any]:
     if not text.lstrip().startswith("["):
         return [text]
     try:
         values: list[Any] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{text!r} in the environment is not a list: {error}") from error
+        # Of the text nothing is said: it may hold keys.
+        said = getattr(error, "problem", None) or "see its brackets and quotes"
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        raise ConfigError(f"{variable} in the environment is not a list `[a, b]`: {said}") from None
     return values

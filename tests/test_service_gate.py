@@ -202,6 +202,26 @@ def test_key_or_origin_that_protects_nothing_is_refused(wrong: dict[str, list[st
         Settings.model_validate({"index": "x", **wrong})
 
 
+@pytest.mark.parametrize(
+    "text", ["[12345678, b]", "[secret-1, 12345678", "[secret-1, {a: 12345678}]"]
+)
+def test_key_that_cannot_be_read_is_not_shown(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The line names the setting, not what it holds."""
+    with pytest.raises(SystemExit):
+        load_config(
+            Settings,
+            prog="p",
+            description="d",
+            argv=["--index", "x"],
+            environ={"MULTIGRAIN_API_KEY": text},
+        )
+    said = capsys.readouterr().err
+    assert re.search("--api-key|MULTIGRAIN_API_KEY", said)
+    assert not re.search("secret|12345678", said)
+
+
 def test_key_is_what_a_clients_share_is_counted_by(
     locked: Service, jpeg: Callable[[int], bytes]
 ) -> None:
