@@ -12,6 +12,9 @@ from service.queries import Embedding
 
 logger = logging.getLogger(__name__)
 
+# Opening a folder takes milliseconds, but for ever on a mount that is dead.
+_CLOSE_SECONDS = 2.0
+
 
 class Changes:
     """Writes changes to the index folder and takes in those of other services.
@@ -61,12 +64,20 @@ class Changes:
             searcher.refresh()
 
     def close(self) -> None:
-        """Let another service write; nothing is written after."""
+        """Let another service write; nothing is written after.
+
+        A folder that does not answer is given up: the end of the process frees its lock.
+        """
         self._over.set()
-        with self._lock:
+        if not self._lock.acquire(timeout=_CLOSE_SECONDS):
+            logger.warning("the index folder does not answer: its changes are not closed")
+            return
+        try:
             if self._writer is not None:
                 self._writer.close()
                 self._writer = None
+        finally:
+            self._lock.release()
 
     def _take_writer(self) -> ChangeWriter:
         with self._lock:
@@ -82,3 +93,5 @@ class Changes:
                 self.refresh()
             except IndexFolderError as error:
                 logger.warning("what others have added is not taken in: %s", error)
+            except Exception:  # the thread goes on: nobody would see that it had ended
+                logger.exception("what others have added is not taken in")

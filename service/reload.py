@@ -8,13 +8,13 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 
 from index.current import Pointer, read_current
-from index.errors import IndexFolderError
 from index.layout import Layout
 from index.searcher import Searcher
 from multigrain.embedder import Embedder, Embeddings, Prepared
 from multigrain.errors import MultiGrainError
 from multigrain.transforms import Pixels
 from service.engine import Engine
+from service.plain_json import plain_text
 from service.reload_job import ReloadJob
 
 logger = logging.getLogger(__name__)
@@ -88,20 +88,26 @@ class Reloader:
 
     def _watch(self, every_seconds: float) -> None:
         while not self._over.wait(every_seconds):
-            pointer = read_current(self._layout)
-            with self._engine.generations.lease() as searcher:
-                is_served = pointer is None or pointer.generation == searcher.generation
-            # One that was refused is not read again and again: its files can be large.
-            if is_served or pointer == self._tried:
-                continue
             try:
-                self.begin()
-            except ReloadInProgressError:
-                continue
+                self._look()
+            except Exception:  # whatever it was, the next look may see what was published
+                logger.exception("the index was not looked at for a new generation")
+
+    def _look(self) -> None:
+        pointer = read_current(self._layout)
+        with self._engine.generations.lease() as searcher:
+            is_served = pointer is None or pointer.generation == searcher.generation
+        # One that was refused is not read again and again: its files can be large.
+        if is_served or pointer == self._tried:
+            return
+        try:
+            self.begin()
+        except ReloadInProgressError:
+            return
 
     def _run(self, job: ReloadJob) -> None:
-        self._tried = read_current(self._layout)
         try:
+            self._tried = read_current(self._layout)
             searcher = self._opened()
         except Exception as error:  # noqa: BLE001 - whatever it is, the one before answers on
             self._refuse(job, error)
@@ -115,11 +121,13 @@ class Reloader:
 
     def _refresh(self) -> None:
         """Take in what was added between the last look and the swap."""
+        if self._over.is_set():
+            return  # what was taken up is closed already
         try:
             with self._engine.generations.lease() as searcher:
                 searcher.refresh()
-        except IndexFolderError as error:
-            logger.warning("what was added last is not found yet: %s", error)
+        except Exception as error:  # noqa: BLE001 - a job that never ends would keep out the next
+            logger.warning("what was added last is not found yet: %r", error)
 
     def _refuse(self, job: ReloadJob, error: Exception) -> None:
         if self._over.is_set():
@@ -127,7 +135,8 @@ class Reloader:
         elif isinstance(error, MultiGrainError):
             # Anyone may ask for the health: where the folder lies is not theirs to know.
             root = str(self._layout.root)
-            message = str(error).replace(f"{root}/", "").replace(root, "the index")
+            said = str(error).replace(f"{root}/", "").replace(root, "the index")
+            message = plain_text(said)  # it may name a file whose name is no UTF-8
             logger.warning("reload %s: the generation before stays: %s", job.id, error)
         else:
             message = "unexpected; the server's log has the cause"

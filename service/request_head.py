@@ -20,7 +20,7 @@ class BoundedHeadProtocol(HttpToolsProtocol):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
-        self._in_head = True
+        self._in_head = self._has_just_begun = False
         self._num_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -36,7 +36,8 @@ class BoundedHeadProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Count the head of another request."""
-        self._in_head, self._num_bytes = True, 0
+        self._in_head = self._has_just_begun = True
+        self._num_bytes = 0
         if self._timer is None:
             self._wait()
         super().on_message_begin()
@@ -48,9 +49,14 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, and refuse a head that goes on after that many bytes."""
+        """Parse what came, and refuse a head that goes on after that many bytes.
+
+        Those a head has begun in are not counted: before it the last of a body may have come.
+        """
+        self._has_just_begun = False
         super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
+        is_going_on = self._in_head and not self._has_just_begun
+        if is_going_on and not self.transport.is_closing():
             self._num_bytes += len(data)
             if self._num_bytes > MAX_HEAD_BYTES:
                 self.send_400_response(f"The headers have more than {MAX_HEAD_BYTES} bytes.")
@@ -65,7 +71,7 @@ class BoundedHeadProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._timer = None
-        if self._num_bytes and not self.transport.is_closing():
+        if self._in_head and not self.transport.is_closing():
             self.send_400_response("The headers did not arrive in time.")
         else:
             self.transport.close()

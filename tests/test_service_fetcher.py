@@ -38,6 +38,7 @@ class Elsewhere(BaseHTTPRequestHandler):
             "/to-photo": lambda: self._send(302, b"", ("Location", "/photo")),
             "/to-inside": lambda: self._send(302, b"", ("Location", "http://inside.example/photo")),
             "/to-file": lambda: self._send(302, b"", ("Location", "file:///etc/passwd")),
+            "/to-nowhere": lambda: self._send(302, b"", ("Location", "//[")),
             "/loop": lambda: self._send(302, b"", ("Location", "/loop")),
         }  # fmt: skip
         answers[self.path]()
@@ -112,6 +113,7 @@ def test_photo_is_fetched_from_the_address_that_was_vetted(port: int) -> None:
         ("/bomb", "image_url_refused", "compressed"),
         ("/to-inside", "image_url_refused", "no public address"),
         ("/to-file", "image_url_refused", "http"),
+        ("/to-nowhere", "image_url_refused", "cannot be fetched"),
         ("/loop", "image_url_refused", "3 redirects"),
     ],
 )
@@ -142,6 +144,7 @@ def test_slow_answer_takes_no_longer_than_the_caller_waits(port: int) -> None:
         "http://unknown.example/",
         "http://inside.example/",
         "http://both.example/",
+        "http://photos.example/\0",
         "http://photos.example/" + "a" * 3000,
     ],
 )

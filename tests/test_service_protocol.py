@@ -76,6 +76,32 @@ def test_large_and_missing_headers_are_no_matter(service: Service) -> None:
         assert exchange(service, b"\r\n".join([*lines, b"", b""])).split()[1] == b"200"
 
 
+def test_requests_may_follow_each_other_unasked(service: Service, jpeg: Jpeg) -> None:
+    """Sent together, a large body and part of the next head in one piece: each is answered."""
+    photo = jpeg(0) + bytes(100_000)
+    head = b"POST /search?limit=1 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(photo)
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(head + photo + b"GET /version HTTP/1.1\r\nHo")
+        time.sleep(0.05)
+        connection.sendall(b"st: x\r\nConnection: close\r\n\r\n")
+        received = b""
+        while block := connection.recv(65536):
+            received += block
+    assert received.count(b"HTTP/1.1 200") == 2, received
+
+
+@pytest.mark.parametrize("host", ["[", "[::1", "x:99999", "x y", "x/../y", ""])
+def test_host_that_is_none_is_no_matter(service: Service, host: str) -> None:
+    """A path that is no route is a 404 whatever the Host is, and the answer stays short."""
+    path = "/none" + "e" * 5000
+    head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    answer = exchange(service, head.encode())
+    assert answer.split()[1] == b"404", answer
+    assert b"application/problem+json" in answer
+    assert len(answer) < 2000
+
+
 def test_headers_without_end_are_refused(service: Service) -> None:
     """However many are sent, a few are read."""
     host, port = service.url.removeprefix("http://").split(":")

@@ -16,6 +16,7 @@ from service_running import Service, running, wait_until
 
 from index.builder import build_index
 from index.current import current_manifest, write_current, write_manifest
+from index.errors import IndexFolderError
 from index.layout import Layout
 from index.searcher import Searcher
 from index.steps import no_steps
@@ -222,6 +223,60 @@ def test_damaged_generation_is_refused_and_the_one_before_answers(
         assert service.search(jpeg(3), limit=1).json()["results"][0]["uri"] == "03.jpg"
 
 
+@pytest.fixture
+def lone(index_root: Path, tmp_path: Path) -> Path:
+    """An index of one generation, for a test that changes it."""
+    return Path(shutil.copytree(index_root, tmp_path / "lone"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (cut_lists, "ivf.faiss"),
+        (lose_a_shard, "SHARD.json"),
+        (lose_the_catalog, "catalogs/000001.sqlite"),
+    ],
+)
+def test_service_does_not_start_on_an_index_that_is_not_whole(
+    lone: Path, damage: Callable[[Path], None], words: str
+) -> None:
+    """What is wrong is named; no search is answered from the rest."""
+    damage(lone)
+    with pytest.raises(IndexFolderError, match=words), serving(lone):
+        pass
+
+
+@pytest.mark.parametrize("damage", [cut_current, miscount, narrow])
+def test_service_starts_on_the_generation_before_a_damaged_one(
+    root: Path, jpeg: Jpeg, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the live one cannot be opened and another is whole, with a warning."""
+    name_current(root, "000002")
+    damage(root)
+    with serving(root) as service:
+        assert service.searcher.generation == ("000001" if damage is cut_current else "000002")
+        assert service.search(jpeg(3), limit=1).json()["results"][0]["uri"] == "03.jpg"
+    assert any(record.levelname == "WARNING" for record in caplog.records)
+
+
+def test_catalog_destroyed_while_it_is_served_gives_no_wrong_answer(lone: Path, jpeg: Jpeg) -> None:
+    """What the database keeps in memory is right; the rest is a 503, and the process goes on."""
+    with serving(lone) as service:
+        catalog = Layout(lone).catalog("000001")
+        with catalog.open("r+b") as file:  # in place: a new file would not be seen
+            file.write(bytes(catalog.stat().st_size))
+        for path in ("/images/3", "/images/3/thumbnail", "/images/3/similar", "/images?limit=3"):
+            answer = service.client.get(path)
+            assert answer.status_code in (200, 503), answer.text
+            if answer.status_code == 503:
+                assert answer.json()["code"] == "index_unavailable"
+                assert int(answer.headers["Retry-After"]) >= 1
+                assert str(lone) not in answer.text
+        found = service.search(jpeg(3), limit=1)
+        assert found.status_code == 503 or found.json()["results"][0]["uri"].endswith("03.jpg")
+        assert service.client.get("/livez").status_code == 200
+
+
 def test_folder_of_another_model_is_refused_with_both_fingerprints(
     root: Path, photos: Path, tmp_path: Path, jpeg: Jpeg
 ) -> None:
@@ -325,3 +380,36 @@ def test_reload_that_outlives_the_service_opens_nothing(
         wait_until(lambda: bool(opened))
     may_go_on.set()
     wait_until(lambda: opened[0]._held.closed)
+
+
+def test_reload_ends_whatever_goes_wrong_behind_the_swap(
+    two_generations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that ran for ever would keep out every later one."""
+    refresh = Searcher.refresh
+
+    def fail_once_taken_up(searcher: Searcher) -> bool:
+        if service.searcher is searcher:
+            raise ValueError("a fault nobody foresaw")
+        return refresh(searcher)
+
+    with serving(two_generations) as service:
+        monkeypatch.setattr(Searcher, "refresh", fail_once_taken_up)
+        assert reload(service)["status"] == "done"
+        assert reload(service)["id"] == "2"
+
+
+def test_watching_survives_what_nobody_foresaw(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One look that fails is logged; the next sees what was published."""
+
+    def fail(_layout: Layout) -> None:
+        raise ValueError("a fault nobody foresaw")
+
+    with serving(root, reload_poll_s=0.02) as service:
+        monkeypatch.setattr("service.reload.read_current", fail)
+        wait_until(lambda: "a fault nobody foresaw" in caplog.text)
+        monkeypatch.undo()
+        name_current(root, "000002")
+        wait_until(lambda: service.searcher.generation == "000002")
