@@ -16,6 +16,7 @@ class Access(Enum):
 ACCESS: Mapping[tuple[str, str], Access] = {
     ("GET", "/"): Access.OPEN,
     ("GET", "/page/{path:path}"): Access.OPEN,
+    ("GET", "/docs"): Access.OPEN,
     ("GET", "/openapi.json"): Access.OPEN,
     ("GET", "/health"): Access.OPEN,
     ("GET", "/livez"): Access.OPEN,

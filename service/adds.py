@@ -12,11 +12,11 @@ from service import bodies
 from service.answering import Answering, answer_body
 from service.errors import Fault, ProblemError, validation_problem
 from service.ids import ImageId
-from service.options import refuse_parameters, refuse_repeats
+from service.parameters import refuse_parameters, refuse_repeats
 from service.problems import BATCHED, BODY, SIDE_WORK, problems
 from service.queries import Query, Source
 from service.runtime import Ready, Runtime
-from service.schemas import AddedImage
+from service.schemas.image import AddedImage
 from service.upload import read_upload
 
 router = APIRouter()
@@ -46,7 +46,7 @@ async def add(request: Request, response: Response) -> AddedImage:
     """Add the photo in the body; searches find it as soon as this answers."""
     runtime: Runtime = request.state.runtime
     refuse_parameters(request.query_params.multi_items())
-    ready = runtime.ready()
+    ready = runtime.ready_to_infer()
     _require_adds(runtime)
     work = partial(_add, runtime, ready, request)
     received = await answer_body(runtime, ready, request, work)
@@ -80,7 +80,7 @@ def _require_adds(runtime: Runtime) -> None:
 async def _add(runtime: Runtime, ready: Ready, request: Request, body: bytes) -> AddedPhoto:
     """Take the body apart, embed the photo in a batch unless it is there, and write it down."""
     changes, embedder = ready.changes, ready.engine.embedder
-    answering = Answering(runtime, ready, request.state.request_id)
+    answering = Answering(runtime, ready, request)
     content_type = request.headers.get("content-type", "")
     wanted = await answering.prepare(partial(_read, content_type, body))
     known = await answering.prepare(partial(changes.find, wanted.photo))
@@ -91,7 +91,9 @@ async def _add(runtime: Runtime, ready: Ready, request: Request, body: bytes) ->
     answered = await answering.ask(query, background=True)
     photo = NewPhoto(wanted.photo, prepared, wanted.metadata)
     embedding = answered.done.result.embedding
-    return await runtime.side_work.run(partial(changes.add, photo, embedding))
+    return await answering.wait_for(
+        runtime.side_work.run(partial(changes.add, photo, embedding)), "change"
+    )
 
 
 def _read(content_type: str, body: bytes) -> _Wanted:

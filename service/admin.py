@@ -9,7 +9,7 @@ from service.problems import READY, problems
 from service.reload import ReloadInProgressError
 from service.reload_job import ReloadJob
 from service.runtime import Runtime
-from service.schemas import ReloadState
+from service.schemas.reload import ReloadState
 
 router = APIRouter(prefix="/admin")
 

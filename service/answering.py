@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from starlette.requests import Request
 from starlette.types import Receive
@@ -19,6 +19,9 @@ from service.runtime import Ready, Runtime
 from service.upload import receive_body
 
 T = TypeVar("T")
+
+# What a request waits for: `fetch` a photo named by its address, `change` the index's folder.
+Stage = Literal["receive", "fetch", "decode", "queue", "infer", "change"]
 
 
 class Answered(NamedTuple):
@@ -36,14 +39,14 @@ class Answered(NamedTuple):
 class Answering:
     """One request: its parts are run on the decoding threads, its query in a batch.
 
-    The time counts from the construction, when the body is complete. Every method raises
-    DeadlineExceededError.
+    The time counts from the construction, when the body is complete. `request.state.stage` is
+    what is waited for. Every method raises DeadlineExceededError.
     """
 
-    def __init__(self, runtime: Runtime, ready: Ready, request_id: str) -> None:
+    def __init__(self, runtime: Runtime, ready: Ready, request: Request) -> None:
         self._runtime = runtime
         self._ready = ready
-        self._request_id = request_id
+        self._request = request
         self._loop = asyncio.get_running_loop()
         self._began_at = self._loop.time()
         self._started_at = time.perf_counter()
@@ -55,12 +58,14 @@ class Answering:
 
     async def prepare(self, work: Callable[[], T]) -> T:
         """Run work that comes before the query on a decoding thread; a batch may wait for it."""
+        self._enter("decode")
         with self._ready.batcher.arriving():
             async with self._deadline():
                 return await self._runtime.in_decoder(work)
 
-    async def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+    async def wait_for(self, work: Coroutine[Any, Any, T], stage: Stage) -> T:
         """Await what is done elsewhere; no batch waits for it."""
+        self._enter(stage)
         async with self._deadline():
             return await work
 
@@ -69,6 +74,7 @@ class Answering:
         engine, batcher = self._ready.engine, self._ready.batcher
         augment = search.augment if search else Augment.NONE
         asked_at = time.perf_counter()
+        self._enter("decode")
         with batcher.arriving():
             async with self._deadline(), batcher.turns.turn():
                 turn_seconds = time.perf_counter() - asked_at
@@ -82,13 +88,18 @@ class Answering:
         self, query: Query, decode_seconds: float = 0.0, *, background: bool = False
     ) -> Answered:
         """Queue a query and wait for its batch; in the `background` behind every search."""
+        self._enter("queue")
         done = await self._ready.batcher.submit(
             query,
             deadline=self._deadline_at,
-            request_id=self._request_id,
+            request_id=self._request.state.request_id,
             background=background,
+            note_start=partial(self._enter, "infer"),
         )
         return Answered(query.source.facts, done, decode_seconds)
+
+    def _enter(self, stage: Stage) -> None:
+        self._request.state.stage = stage
 
     @property
     def _deadline_at(self) -> float:
@@ -121,6 +132,7 @@ async def answer_body(
     Raises QueueFullError before a byte is read, ProblemError and ClientGoneError.
     """
     settings, started_at = runtime.settings, time.perf_counter()
+    request.state.stage = "receive"
     with ready.batcher.places.take(request.state.client):
         body = await receive_body(
             request,
@@ -142,7 +154,7 @@ async def until_client_leaves(work: Coroutine[Any, Any, T], receive: Receive) ->
     try:
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise ClientGoneError("answer")
+            raise ClientGoneError
         return working.result()
     finally:
         for task in (working, watching):

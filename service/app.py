@@ -4,13 +4,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import FileResponse
 from starlette.middleware.cors import CORSMiddleware
-from starlette.staticfiles import StaticFiles
 
 from service import (
     adds,
@@ -31,6 +28,8 @@ from service.gate import Gate
 from service.loop_lag import measure_lag
 from service.middleware import RequestMiddleware
 from service.observing import ObservingMiddleware
+from service.openapi import complete
+from service.pages import add_pages
 from service.runtime import Runtime
 from service.state_metrics import StateMetrics
 from service.telemetry import telemetry_config
@@ -50,16 +49,6 @@ _ROOMS = (
     version,
     admin,
 )
-
-PAGE = Path(__file__).parent / "page"
-PAGE_HEADERS = {
-    # blob: shows the photo a person picked without sending it anywhere first.
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "Cache-Control": "no-cache",
-    "Referrer-Policy": "no-referrer",
-}
 
 EXPOSED_HEADERS = ["Location", "Retry-After", "Server-Timing", "X-Index-Generation", "X-Request-ID"]
 
@@ -82,23 +71,25 @@ def create_app(runtime: Runtime, *, on_failure: Callable[[BaseException], None])
         await asyncio.gather(*tasks, return_exceptions=True)
         await runtime.close()
 
-    # The interactive documents would load scripts from elsewhere; /openapi.json stays.
+    # FastAPI's own pages would load scripts from elsewhere.
     app = FastAPI(
         title="MultiGrain",
+        version=runtime.release,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         telemetry=telemetry_config(wanted=runtime.settings.telemetry),
     )
     own_port = runtime.settings.metrics_port is not None
     for room in _ROOMS if own_port else (*_ROOMS, exposition):
         app.include_router(room.router)
-    app.add_api_route("/", page, include_in_schema=False)
-    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    add_pages(app)
     runtime.metrics.registry.register(StateMetrics(runtime))
     _add_middleware(app, runtime)
     install_error_handlers(app)
+    complete(app.openapi(), runtime.settings)  # which is kept, as no route is added after
     return app
 
 
@@ -116,11 +107,6 @@ def _add_middleware(app: FastAPI, runtime: Runtime) -> None:
             expose_headers=EXPOSED_HEADERS,
         )
     app.add_middleware(ObservingMiddleware, metrics=runtime.metrics)
-
-
-async def page() -> FileResponse:
-    """The page a person searches with."""
-    return FileResponse(PAGE / "index.html", headers=PAGE_HEADERS)
 
 
 async def _live(runtime: Runtime, on_failure: Callable[[BaseException], None]) -> None:

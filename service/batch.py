@@ -12,14 +12,17 @@ from service.answering import Answering, answer_body
 from service.engine import Engine
 from service.errors import problem_document, problem_of
 from service.hits import milliseconds, search_response
-from service.options import SearchOptions, merge_options, refuse_repeats
+from service.parameters import refuse_repeats
 from service.problems import BATCHED, BODY, problems
 from service.queries import Search
 from service.runtime import Ready, Runtime
-from service.schemas import BatchProblem, BatchResponse, BatchResult, Problem
+from service.schemas.problem import Problem
+from service.schemas.search import BatchProblem, BatchResponse, BatchResult
 from service.search import search_of
+from service.search_options import SearchOptions, merge_options
 from service.settings import Settings
 from service.upload import not_empty, read_photos
+from service.written import write_batch
 
 router = APIRouter()
 
@@ -37,32 +40,40 @@ class _Wanted(NamedTuple):
 @router.post(
     "/search/batch",
     openapi_extra=bodies.BATCH,
-    response_model_exclude_unset=True,
+    response_model=BatchResponse,
     responses=problems(*BATCHED, *BODY, "filter_invalid"),
 )
-async def search_batch(
-    request: Request, response: Response, options: Annotated[SearchOptions, Query()]
-) -> BatchResponse:
+async def search_batch(request: Request, options: Annotated[SearchOptions, Query()]) -> Response:
     """Search with each part `image` of the form; a photo that fails disturbs no other."""
+    started_at = time.perf_counter()
     runtime: Runtime = request.state.runtime
     refuse_repeats(request.query_params.multi_items(), "query")
-    ready = runtime.ready()
+    ready = runtime.ready_to_infer()
     work = partial(_answer, runtime, ready, request, options)
     received = await answer_body(runtime, ready, request, work)
-    items = received.answer
+    writing_at, items = time.perf_counter(), received.answer
     for item in items:
         if isinstance(item, BatchResult):
             runtime.metrics.note_search(item.result)
+            runtime.metrics.note_stages(dict(item.result.timing_ms))
         else:
             runtime.metrics.note_problem(item.problem.code)
-    response.headers["Cache-Control"] = "no-store"
-    return BatchResponse(request_id=request.state.request_id, count=len(items), items=items)
+    answer = BatchResponse(request_id=request.state.request_id, count=len(items), items=items)
+    written = await runtime.in_decoder(  # thousands of hits would hold up the event loop
+        write_batch,
+        answer,
+        receive_seconds=received.receive_seconds,
+        started_at=started_at,
+        writing_at=writing_at,
+    )
+    runtime.metrics.note_stages(written.stages)
+    return written.response
 
 
 async def _answer(
     runtime: Runtime, ready: Ready, request: Request, options: SearchOptions, body: bytes
 ) -> list[_Item]:
-    answering = Answering(runtime, ready, request.state.request_id)
+    answering = Answering(runtime, ready, request)
     answering.set_timeout(options.timeout_ms)
     content_type = request.headers.get("content-type", "")
     wanted = await answering.prepare(

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
 P = TypeVar("P")  # what a request brings
@@ -16,15 +17,24 @@ class Done(NamedTuple, Generic[R]):
 
 
 class Item(Generic[P, R]):
-    """One queued request; `deadline` is a time of the event loop's clock."""
+    """One queued request; `deadline` is a time of the event loop's clock.
+
+    `note_start` is called when it is in a batch that begins.
+    """
 
     def __init__(
-        self, payload: P, request_id: str, future: asyncio.Future[Done[R]], deadline: float
+        self,
+        payload: P,
+        request_id: str,
+        future: asyncio.Future[Done[R]],
+        deadline: float,
+        note_start: Callable[[], None],
     ) -> None:
         self.payload = payload
         self.request_id = request_id
         self.future = future
         self.deadline = deadline
+        self.note_start = note_start
         self.queued_at = time.monotonic()
 
     def answer(self, result: R, *, run_at: float) -> None:

@@ -98,18 +98,24 @@ class Batcher(Generic[P, R]):
             self._changed.set()
 
     async def submit(
-        self, payload: P, *, deadline: float, request_id: str = "", background: bool = False
+        self,
+        payload: P,
+        *,
+        deadline: float,
+        request_id: str = "",
+        background: bool = False,
+        note_start: Callable[[], None] = lambda: None,
     ) -> Done[R]:
         """Queue a payload and wait for its result.
 
         `deadline` is a time of the event loop's clock; `background` takes only places that are
-        left in a batch. Raises DeadlineExceededError, EngineDeadError, or what `run_batch`
-        raised for this payload alone.
+        left in a batch; `note_start` is called when the payload is in a batch that begins. Raises
+        DeadlineExceededError, EngineDeadError, or what `run_batch` raised for this payload alone.
         """
         if self._closing or not self.alive:
             raise EngineDeadError("the service no longer runs its model")
         future = asyncio.get_running_loop().create_future()
-        item = Item[P, R](payload, request_id, future, deadline)
+        item = Item[P, R](payload, request_id, future, deadline, note_start)
         self._queue.append(item, background=background)
         self._changed.set()
         try:
@@ -169,6 +175,7 @@ class Batcher(Generic[P, R]):
         while self._queue and len(batch) < limit:
             item = self._queue.popleft()
             if not item.future.done() and now < item.deadline:
+                item.note_start()
                 batch.append(item)
         return batch
 

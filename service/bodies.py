@@ -5,7 +5,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from service.json_body import EMBEDDING, IMAGE, URL
-from service.options import EmbedOptions, SearchOptions
+from service.options import EmbedOptions
+from service.search_options import SearchOptions
 from service.upload import MAX_PHOTOS
 
 _PHOTO = {"type": "string", "format": "binary"}

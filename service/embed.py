@@ -7,16 +7,18 @@ from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service import bodies, schemas
+from service import bodies
 from service.answering import Answered, Answering, answer_body
 from service.engine import Engine
 from service.given import read_photo
-from service.hits import milliseconds, say_timing, timing_of
-from service.options import EmbedOptions, merged, refuse_repeats
+from service.hits import milliseconds, timing_of
+from service.options import EmbedOptions, EncodingFormat
+from service.parameters import merged, refuse_repeats
 from service.problems import BATCHED, BODY, problems
 from service.queries import Embedding
 from service.runtime import Ready, Runtime
-from service.schemas import EmbedResponse
+from service.schemas.search import EmbedResponse, QueryPhoto
+from service.written import write
 
 router = APIRouter()
 
@@ -28,37 +30,43 @@ class _Wanted(NamedTuple):
     options: EmbedOptions
 
 
+class _Embedded(NamedTuple):
+    """What became of the photo, and how its embedding is to be written."""
+
+    answered: Answered
+    encoding_format: EncodingFormat
+
+
 @router.post(
     "/embed",
     openapi_extra=bodies.EMBED,
+    response_model=EmbedResponse,
     responses=problems(*BATCHED, *BODY, "image_url_disabled"),
 )
-async def embed(
-    request: Request, response: Response, options: Annotated[EmbedOptions, Query()]
-) -> EmbedResponse:
+async def embed(request: Request, options: Annotated[EmbedOptions, Query()]) -> Response:
     """Turn the photo in the body into its embedding, with which POST /search can be asked."""
     started_at = time.perf_counter()
     runtime: Runtime = request.state.runtime
     refuse_repeats(request.query_params.multi_items(), "query")
-    ready = runtime.ready()
+    ready = runtime.ready_to_infer()
     work = partial(_answer, runtime, ready, request, options)
     received = await answer_body(runtime, ready, request, work)
-    answer = received.answer
+    writing_at = time.perf_counter()
+    answer = _response(request.state.request_id, ready.engine, received.answer)
     answer.timing_ms.receive = milliseconds(received.receive_seconds)
-    say_timing(response, answer.timing_ms, started_at=started_at)
-    return answer
+    return write(answer, started_at=started_at, writing_at=writing_at).response
 
 
 async def _answer(
     runtime: Runtime, ready: Ready, request: Request, options: EmbedOptions, body: bytes
-) -> EmbedResponse:
-    answering = Answering(runtime, ready, request.state.request_id)
+) -> _Embedded:
+    answering = Answering(runtime, ready, request)
     answering.set_timeout(options.timeout_ms)
     content_type = request.headers.get("content-type", "")
     wanted = await answering.prepare(partial(_read, content_type, body, options))
     answering.set_timeout(wanted.options.timeout_ms)
     answered = await answering.with_photo(wanted.photo, None)
-    return _response(request.state.request_id, ready.engine, answered, wanted.options)
+    return _Embedded(answered, wanted.options.encoding_format)
 
 
 def _read(content_type: str, body: bytes, in_query: EmbedOptions) -> _Wanted:
@@ -67,24 +75,23 @@ def _read(content_type: str, body: bytes, in_query: EmbedOptions) -> _Wanted:
     return _Wanted(given.photo, options)
 
 
-def _response(
-    request_id: str, engine: Engine, answered: Answered, options: EmbedOptions
-) -> EmbedResponse:
+def _response(request_id: str, engine: Engine, embedded: _Embedded) -> EmbedResponse:
+    answered, encoding_format = embedded
     assert answered.facts is not None
     answer = answered.done.result
     return EmbedResponse(
         request_id=request_id,
         model=engine.model_name,
         dim=len(answer.embedding),
-        encoding_format=options.encoding_format,
-        embedding=_written(answer.embedding, options.encoding_format),
-        query=schemas.QueryPhoto(**answered.facts._asdict()),
+        encoding_format=encoding_format,
+        embedding=_written(answer.embedding, encoding_format),
+        query=QueryPhoto(**answered.facts._asdict()),
         batch_size=answer.batch_size,
         timing_ms=timing_of(answered),
     )
 
 
-def _written(embedding: Embedding, encoding_format: str) -> list[float] | str:
+def _written(embedding: Embedding, encoding_format: EncodingFormat) -> list[float] | str:
     if encoding_format == "base64":
         return base64.b64encode(embedding.astype("<f4").tobytes()).decode()
     numbers: list[float] = embedding.tolist()

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -64,6 +64,7 @@ KINDS: Mapping[str, _Kind] = {
     "index_refused": _Kind(422, "The index was not taken up"),
     "filter_invalid": _Kind(422, "Invalid filter"),
     "embedding_invalid": _Kind(422, "Not an embedding of this index"),
+    "image_side_too_short": _Kind(422, "Image side too short"),
     "image_url_refused": _Kind(422, "No photo is fetched from this address"),
     "image_url_disabled": _Kind(422, "Photos are not fetched from addresses"),
     "queue_full": _Kind(429, "Too many requests"),
@@ -104,11 +105,7 @@ class ProblemError(MultiGrainError):
 
 
 class ClientGoneError(Exception):
-    """The client closed its connection: while it sent (`receive`), or before the answer was."""
-
-    def __init__(self, stage: Literal["receive", "answer"]) -> None:
-        super().__init__(stage)
-        self.stage = stage
+    """The client closed its connection: while it sent, or before the answer was."""
 
 
 INTERNAL = ProblemError("internal", "unexpected; the server's log names it by the request_id")
@@ -162,7 +159,8 @@ def _message(detail: Mapping[str, Any]) -> str:
 
 def _from_http(error: HTTPException, request: Request) -> ProblemError:
     code = _CODE_OF_STATUS.get(error.status_code, "bad_request")
-    detail = f"{request.method} {request.url.path}: {error.detail}"
+    # Of the path alone: the URL holds the Host header, which may be none.
+    detail = f"{request.method[:20]} {request.scope['path'][:200]}: {error.detail}"
     return ProblemError(code, detail, headers=error.headers)
 
 
@@ -227,7 +225,7 @@ def problem_of(error: Exception, request: Request) -> ProblemError:
 
 async def _answer_nobody(request: Request, error: Exception) -> Response:
     assert isinstance(error, ClientGoneError)
-    request.state.left_at = error.stage
+    request.state.has_left = True
     return Response(status_code=CLIENT_GONE_STATUS)
 
 

@@ -8,12 +8,20 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.exposition import choose_encoder
 
+from service.problems import problems
 from service.runtime import Runtime
 
 router = APIRouter()
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {}}},
+        **problems("queue_full", "deadline_exceeded"),
+    },
+)
 async def metrics(request: Request) -> Response:
     """What the service counts and times, in the form that Prometheus reads."""
     runtime: Runtime = request.state.runtime

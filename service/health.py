@@ -7,8 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from service.runtime import Ready, Runtime
-from service.schemas import Checks, EngineCheck, Health, IndexCheck, ModelCheck, ReloadCheck
-from service.version import release
+from service.schemas.health import Checks, EngineCheck, Health, IndexCheck, ModelCheck, ReloadCheck
 
 router = APIRouter()
 
@@ -29,7 +28,7 @@ async def health(request: Request, response: Response) -> Health:
     return Health(
         status=runtime.status,
         checks=checks,
-        version=release(),
+        version=runtime.release,
         generation=checks.index.generation if checks.index else None,
         uptime_s=round(time.monotonic() - runtime.started_at, 1),
     )

@@ -1,23 +1,17 @@
 """What was found, as the JSON of an answer."""
 
-import time
-
-from fastapi import Response
-
 from index.searcher import Neighbour
-from service import schemas
 from service.answering import Answered
-from service.options import Include, SearchOptions
 from service.plain_json import plain_json, plain_text
 from service.queries import Found
-from service.schemas import Hit, SearchResponse, TimingMs
+from service.schemas.search import Hit, QueryPhoto, SearchResponse, TimingMs
+from service.search_options import Include, SearchOptions
 
 
 def search_response(
     request_id: str, model: str, answered: Answered, options: SearchOptions
 ) -> SearchResponse:
-    """Write an answer; `timing_ms` lacks what only the route knows, `receive` and `total`."""
-    started_at = time.perf_counter()
+    """Put an answer together; `timing_ms` lacks what the route knows, `receive` and `total`."""
     answer = answered.done.result
     facts = answered.facts
     hits = _hits(answer.found, options)
@@ -26,7 +20,7 @@ def search_response(
         generation=answer.generation,
         model=model,
         metric="cosine",
-        query=None if facts is None else schemas.QueryPhoto(**facts._asdict()),
+        query=None if facts is None else QueryPhoto(**facts._asdict()),
         results=hits,
         count=len(hits),
         offset=options.offset,
@@ -36,7 +30,6 @@ def search_response(
     )
     if Include.QUERY_EMBEDDING in options.included:
         response.query_embedding = answer.embedding.tolist()
-    response.timing_ms.metadata += milliseconds(time.perf_counter() - started_at)
     return response
 
 
@@ -85,10 +78,3 @@ def _hit(rank: int, neighbour: Neighbour, included: frozenset[str]) -> Hit:
 def milliseconds(seconds: float) -> float:
     """Milliseconds to two digits."""
     return round(seconds * 1000, 2)
-
-
-def say_timing(response: Response, timing: TimingMs, *, started_at: float) -> None:
-    """Note the whole time, and head an answer that is nobody else's with that of its stages."""
-    timing.total = milliseconds(time.perf_counter() - started_at)
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["Server-Timing"] = ", ".join(f"{stage};dur={ms:g}" for stage, ms in timing)

@@ -11,26 +11,23 @@ from service.engine import Engine
 from service.errors import ProblemError
 from service.filter import filter_problem, parse_filter
 from service.ids import ImageId
-from service.options import ScrollOptions, refuse_parameters, refuse_repeats
+from service.options import ScrollOptions
+from service.parameters import refuse_parameters, refuse_repeats
 from service.plain_json import plain_json, plain_text
 from service.problems import SIDE_WORK, problems
 from service.runtime import Runtime
-from service.schemas import Image, ImagePage
+from service.schemas.image import Image, ImagePage
 
 router = APIRouter()
 
 
-@router.get("/images", responses=problems(*SIDE_WORK, "filter_invalid"))
-async def images(
-    request: Request, response: Response, options: Annotated[ScrollOptions, Query()]
-) -> ImagePage:
+@router.get("/images", response_model=ImagePage, responses=problems(*SIDE_WORK, "filter_invalid"))
+async def images(request: Request, options: Annotated[ScrollOptions, Query()]) -> Response:
     """The photos of the index by id, some at a time; `next_cursor` leads on."""
     runtime: Runtime = request.state.runtime
     refuse_repeats(request.query_params.multi_items(), "query")
     engine = runtime.ready().engine
-    page = await runtime.side_work.run(partial(read_page, engine, options))
-    response.headers["X-Index-Generation"] = page.generation
-    return page
+    return await runtime.side_work.run(partial(written_page, engine, options))
 
 
 @router.get("/images/{image_id}", responses=problems(*SIDE_WORK, "image_not_found"))
@@ -49,6 +46,13 @@ def read_image(engine: Engine, image_id: int) -> Image:
     if not found:
         raise ProblemError("image_not_found", f"no image has the id {image_id}")
     return _image(found[0])
+
+
+def written_page(engine: Engine, options: ScrollOptions) -> Response:
+    """The answer with the photos behind the cursor; raises ProblemError filter_invalid."""
+    page = read_page(engine, options)
+    headers = {"X-Index-Generation": page.generation}
+    return Response(page.model_dump_json(), headers=headers, media_type="application/json")
 
 
 def read_page(engine: Engine, options: ScrollOptions) -> ImagePage:

@@ -8,10 +8,10 @@ from index.codebook.factory import start_nprobe
 from index.manifest import canonical_json
 from index.searcher import Searcher
 from service.engine import Engine
-from service.options import refuse_parameters
+from service.parameters import refuse_parameters
 from service.problems import READY, problems
 from service.runtime import Runtime
-from service.schemas import BuiltWith, Fingerprints, IndexCounts, IndexFacts
+from service.schemas.index_facts import BuiltWith, Fingerprints, IndexCounts, IndexFacts
 
 router = APIRouter()
 

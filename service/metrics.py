@@ -1,5 +1,7 @@
 """What the service counts and times, under the names that Prometheus reads."""
 
+from collections.abc import Mapping
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -11,7 +13,7 @@ from prometheus_client import (
 
 from service.batch_runs import Result
 from service.reload_job import ReloadJob
-from service.schemas import SearchResponse
+from service.schemas.search import SearchResponse
 
 _PREFIX = "multigrain"
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -36,6 +38,7 @@ _IMAGE_CODES = frozenset(
         "image_undecodable",
         "image_too_many_pixels",
         "image_side_too_long",
+        "image_side_too_short",
         "unsupported_media_type",
     }
 )
@@ -112,14 +115,17 @@ class Metrics:
             self._image_errors.labels(code).inc()
 
     def note_search(self, answer: SearchResponse) -> None:
-        """Take in an answered search: its stages, the photo's size, the first hit's cosine."""
-        for stage, milliseconds in answer.timing_ms:
-            if stage != "total" and milliseconds:  # a stored photo is neither received nor decoded
-                self._stage_seconds.labels(stage).observe(milliseconds / 1000)
+        """Take in an answered search: the photo's size, the first hit's cosine."""
         if answer.query is not None:
             self._image_pixels.observe(answer.query.width * answer.query.height)
         if answer.results and answer.offset == 0:
             self._top1_score.observe(answer.results[0].score)
+
+    def note_stages(self, stages: Mapping[str, float]) -> None:
+        """Take in the milliseconds of each stage of an answered search."""
+        for stage, milliseconds in stages.items():
+            if stage != "total" and milliseconds:  # a stored photo is neither received nor decoded
+                self._stage_seconds.labels(stage).observe(milliseconds / 1000)
 
     def note_reload(self, job: ReloadJob) -> None:
         """Count a reload that has ended."""

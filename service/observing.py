@@ -48,8 +48,8 @@ class ObservingMiddleware:
             metrics.upload_bytes.observe(seen.num_bytes)
         if "problem" in state:
             metrics.note_problem(state["problem"])
-        if "left_at" in state:
-            metrics.cancelled.labels(state["left_at"]).inc()
+        if state.get("has_left"):
+            metrics.cancelled.labels(state["stage"]).inc()
         if route not in _UNLOGGED:
             _log(scope, seen, seconds)
 

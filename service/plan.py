@@ -8,7 +8,7 @@ from index.searching.reranking import Rerank
 from index.searching.where import Filter
 from service.errors import Fault, validation_problem
 from service.filter import filter_problem, parse_filter
-from service.options import Asked
+from service.search_options import Asked
 
 
 class Plan(NamedTuple):

@@ -24,6 +24,7 @@ BODY = (
     "payload_too_large",
     "image_too_many_pixels",
     "image_side_too_long",
+    "image_side_too_short",
     "unsupported_media_type",
 )
 ADDRESS = ("image_url_disabled", "image_url_refused")

@@ -8,15 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal, NamedTuple, ParamSpec, TypeVar
 
-from multigrain.photo import PhotoLimits
+from multigrain.cpus import num_cpus
+from multigrain.engine import resolve_device
+from multigrain.photo_limits import PhotoLimits
+from service.batch_errors import EngineDeadError
 from service.batcher import Batcher
 from service.changes import Changes
 from service.device_errors import translated
+from service.device_sizes import device_sizes
 from service.engine import Engine
 from service.errors import ProblemError
 from service.fetcher import Fetcher
 from service.metrics import Metrics
 from service.queries import Answer, Query
+from service.release import release
 from service.reload import Reloader, ReloadInProgressError
 from service.settings import Settings
 from service.side_work import SideWork
@@ -58,23 +63,26 @@ class Runtime:
     """
 
     def __init__(self, settings: Settings) -> None:
+        """Raises DeviceError for a device that is not there."""
         self.settings = settings
         self.limits = PhotoLimits(
             max_bytes=settings.max_body_bytes,
             max_pixels=settings.max_pixels,
             max_side=settings.max_side,
+            min_side=settings.min_side,
+            formats=tuple(settings.formats),
         )
-        # A thread holds at most one photo of max_pixels, of 8 to 12 bytes a pixel.
-        num_affordable = max(1, settings.max_inflight_pixels // settings.max_pixels)
-        num_decoders = min(settings.decode_threads, num_affordable)
+        device = resolve_device(settings.device)
+        self._sizes = device_sizes(settings, device=device, num_cpus=num_cpus())
         self.engine_thread = ThreadPoolExecutor(1, "engine")
-        self.decoders = ThreadPoolExecutor(num_decoders, "decode")
+        self.decoders = ThreadPoolExecutor(self._sizes.decode_threads, "decode")
         self.side_work = SideWork(
             max_waiting=MAX_WAITING_THUMBNAILS, timeout_seconds=settings.request_timeout_ms / 1000
         )
         self.metrics = Metrics()
         self.scrapes = SideWork(max_waiting=MAX_WAITING_SCRAPES, timeout_seconds=SCRAPE_SECONDS)
         self.fetcher = Fetcher(max_bytes=settings.max_body_bytes)
+        self.release = release()  # once: it reads files, and probes ask for it
         self.started_at = time.monotonic()
         self.draining = False
         self.opened: Ready | None = None
@@ -89,7 +97,7 @@ class Runtime:
                 checkpoint=settings.checkpoint,
                 device=settings.device,
                 cache_dir=settings.cache_dir,
-                max_batch=settings.max_batch,
+                max_batch=self._sizes.max_batch,
                 max_cached=settings.embedding_cache,
                 mapped=settings.mapped,
                 search_device=settings.search_device,
@@ -102,7 +110,7 @@ class Runtime:
         batcher = Batcher[Query, Answer](
             translated(engine.answer),
             executor=self.engine_thread,
-            max_batch=settings.max_batch,
+            max_batch=self._sizes.max_batch,
             max_wait_seconds=max_wait_ms / 1000,
             max_queue=settings.max_queue,
             decode_between=on_cpu,
@@ -185,6 +193,16 @@ class Runtime:
         since = min(under_way, default=None)
         stuck = since is not None and time.monotonic() - since > self.settings.stuck_after_s
         return batcher.alive and not stuck
+
+    def ready_to_infer(self) -> Ready:
+        """The opened parts, for who would wait for a batch; raises EngineDeadError, too.
+
+        Asked before a body is read: a client need not send what nobody will run.
+        """
+        ready = self.ready()
+        if not self.inference_alive:
+            raise EngineDeadError("the model has stopped or hangs: the service has to be restarted")
+        return ready
 
     def ready(self) -> Ready:
         """Return the opened parts, or raise the problem that tells why there are none."""

@@ -11,27 +11,32 @@ from service.answering import Answered, Answering, answer_body
 from service.engine import Engine
 from service.fetcher import Fetcher
 from service.given import Given, read_given
-from service.hits import milliseconds, say_timing, search_response
-from service.options import (
-    Asked,
-    Include,
-    SearchOptions,
-    check_together,
-    merge_options,
-    refuse_repeats,
-)
+from service.hits import milliseconds, search_response
 from service.paging import Page
+from service.parameters import refuse_repeats
 from service.plan import DepthLimits, plan_of
 from service.problems import ADDRESS, BATCHED, BODY, problems
 from service.queries import Query as BatchQuery
 from service.queries import Search, Source
 from service.runtime import Ready, Runtime
-from service.schemas import SearchResponse
+from service.schemas.search import SearchResponse
+from service.search_options import Asked, Include, SearchOptions, check_together, merge_options
 from service.settings import Settings
 from service.telemetry import trace_stages
 from service.upload import not_empty
+from service.written import Written, write
 
 router = APIRouter()
+
+# Some 10 microseconds each; an embedding takes a hundred.
+_MAX_HITS_WRITTEN_AT_ONCE = 100
+
+
+class Finding(NamedTuple):
+    """What was found, and the parameters that say how to write it."""
+
+    answered: Answered
+    options: SearchOptions
 
 
 class _Wanted(NamedTuple):
@@ -45,44 +50,44 @@ class _Wanted(NamedTuple):
 @router.post(
     "/search",
     openapi_extra=bodies.SEARCH,
-    response_model_exclude_unset=True,
+    response_model=SearchResponse,
     responses=problems(*BATCHED, *BODY, *ADDRESS, "filter_invalid", "embedding_invalid"),
 )
-async def search(
-    request: Request, response: Response, options: Annotated[SearchOptions, Query()]
-) -> SearchResponse:
+async def search(request: Request, options: Annotated[SearchOptions, Query()]) -> Response:
     """Find the photos that look like the one in the body."""
     started_at = time.perf_counter()
     runtime: Runtime = request.state.runtime
     refuse_repeats(request.query_params.multi_items(), "query")
-    ready = runtime.ready()
+    ready = runtime.ready_to_infer()
     work = partial(_answer, runtime, ready, request, options)
     received = await answer_body(runtime, ready, request, work)
-    answer = received.answer
-    answer.timing_ms.receive = milliseconds(received.receive_seconds)
-    finish(runtime, response, answer, started_at=started_at)
-    return answer
+    return await finish(
+        runtime,
+        ready,
+        request,
+        received.answer,
+        started_at=started_at,
+        receive_seconds=received.receive_seconds,
+    )
 
 
 async def _answer(
     runtime: Runtime, ready: Ready, request: Request, options: SearchOptions, body: bytes
-) -> SearchResponse:
+) -> Finding:
     """Take the body apart, check what is asked, and search in a batch."""
-    request_id: str = request.state.request_id
-    answering = Answering(runtime, ready, request_id)
+    answering = Answering(runtime, ready, request)
     answering.set_timeout(options.timeout_ms)
     content_type = request.headers.get("content-type", "")
     engine, settings = ready.engine, runtime.settings
     wanted = await answering.prepare(partial(_read, engine, settings, content_type, body, options))
     answering.set_timeout(wanted.options.timeout_ms)
-    answered = await _answered(answering, wanted, runtime.fetcher)
-    return search_response(request_id, engine.model_name, answered, wanted.options)
+    return Finding(await _answered(answering, wanted, runtime.fetcher), wanted.options)
 
 
 async def _answered(answering: Answering, wanted: _Wanted, fetcher: Fetcher) -> Answered:
     given = wanted.given
     if given.url is not None:
-        photo = await answering.wait_for(fetcher.fetch(given.url))
+        photo = await answering.wait_for(fetcher.fetch(given.url), "fetch")
         return await answering.with_photo(not_empty(photo), wanted.search)
     if given.photo is not None:
         return await answering.with_photo(given.photo, wanted.search)
@@ -114,11 +119,31 @@ def search_of(
     return Search(plan, page, with_embeddings, options.augment)
 
 
-def finish(
-    runtime: Runtime, response: Response, answer: SearchResponse, *, started_at: float
-) -> None:
-    """Note the whole time where it is watched, and say beside an answer what balancers read."""
-    say_timing(response, answer.timing_ms, started_at=started_at)
-    response.headers["X-Index-Generation"] = answer.generation
+async def finish(
+    runtime: Runtime,
+    ready: Ready,
+    request: Request,
+    found: Finding,
+    *,
+    started_at: float,
+    receive_seconds: float = 0.0,
+) -> Response:
+    """Write an answer, and note its stages where they are watched."""
+
+    def put() -> tuple[SearchResponse, Written]:
+        writing_at = time.perf_counter()
+        answer = search_response(request.state.request_id, ready.engine.model_name, *found)
+        answer.timing_ms.receive = milliseconds(receive_seconds)
+        return answer, write(answer, started_at=started_at, writing_at=writing_at)
+
+    answer, written = await runtime.in_decoder(put) if _is_long(found.options) else put()
+    written.response.headers["X-Index-Generation"] = answer.generation
     runtime.metrics.note_search(answer)
-    trace_stages(answer.timing_ms)
+    runtime.metrics.note_stages(written.stages)
+    trace_stages(written.stages)
+    return written.response
+
+
+def _is_long(options: SearchOptions) -> bool:
+    """Whether the answer takes longer to write than the event loop may be held up."""
+    return Include.EMBEDDING in options.included or options.limit > _MAX_HITS_WRITTEN_AT_ONCE

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator
 
 from multigrain.config import Config
-from multigrain.cpus import num_cpus
+from multigrain.photo_limits import FORMATS, PhotoFormat
 from service.logs import LogFormat
 
 
@@ -37,7 +37,9 @@ class Settings(Config):
     cache_dir: Path | None = Field(
         None, description="where converted CPU models are kept; default: the user's cache folder"
     )
-    max_batch: int = Field(8, ge=1, description="photos in one forward pass")
+    max_batch: int | None = Field(
+        None, ge=1, description="photos in one forward pass; default: 8, on a GPU 32"
+    )
     max_wait_ms: float | None = Field(
         None,
         ge=0,
@@ -50,8 +52,10 @@ class Settings(Config):
         ge=1,
         description="of these, one API key's; default: a quarter; without keys nobody is counted",
     )
-    decode_threads: int = Field(
-        default_factory=num_cpus, ge=1, description="threads that decode photos"
+    decode_threads: int | None = Field(
+        None,
+        ge=1,
+        description="threads that decode photos; default: one a processor, beside a GPU at most 8",
     )
     max_body_bytes: int = Field(10 * 2**20, ge=1, description="largest request body")
     image_url: bool = Field(
@@ -59,6 +63,12 @@ class Settings(Config):
     )
     max_pixels: int = Field(50_000_000, ge=1, description="largest photo, width x height")
     max_side: int = Field(20_000, ge=1, description="longest side of a photo in pixels")
+    min_side: int = Field(1, ge=1, description="shortest side of a photo in pixels")
+    formats: list[PhotoFormat] = Field(
+        list(FORMATS),
+        min_length=1,
+        description="formats of photos that are decoded, of these; repeatable",
+    )
     max_inflight_pixels: int = Field(
         200_000_000,
         ge=1,

@@ -9,15 +9,15 @@ from fastapi import APIRouter, Query, Request, Response
 from service.answering import Answering, until_client_leaves
 from service.engine import Engine
 from service.errors import ProblemError
-from service.hits import search_response
 from service.ids import ImageId
-from service.options import Asked, SearchOptions, refuse_repeats
+from service.parameters import refuse_repeats
 from service.problems import BATCHED, problems
 from service.queries import Query as BatchQuery
 from service.queries import Source
 from service.runtime import Ready, Runtime
-from service.schemas import SearchResponse
-from service.search import finish, search_of
+from service.schemas.search import SearchResponse
+from service.search import Finding, finish, search_of
+from service.search_options import Asked, SearchOptions
 from service.settings import Settings
 
 router = APIRouter()
@@ -25,36 +25,33 @@ router = APIRouter()
 
 @router.get(
     "/images/{image_id}/similar",
-    response_model_exclude_unset=True,
+    response_model=SearchResponse,
     responses=problems(*BATCHED, "image_not_found", "filter_invalid"),
 )
 async def similar(
     request: Request,
-    response: Response,
     image_id: ImageId,
     options: Annotated[SearchOptions, Query()],
-) -> SearchResponse:
+) -> Response:
     """Find the photos that look like one of the index, which is not among them."""
     started_at = time.perf_counter()
     runtime: Runtime = request.state.runtime
     refuse_repeats(request.query_params.multi_items(), "query")
-    ready = runtime.ready()
+    ready = runtime.ready_to_infer()
     with ready.batcher.places.take(request.state.client):
-        work = _answer(runtime, ready, request.state.request_id, image_id, options)
-        answer = await until_client_leaves(work, request.receive)
-    finish(runtime, response, answer, started_at=started_at)
-    return answer
+        work = _answer(runtime, ready, request, image_id, options)
+        found = await until_client_leaves(work, request.receive)
+    return await finish(runtime, ready, request, found, started_at=started_at)
 
 
 async def _answer(
-    runtime: Runtime, ready: Ready, request_id: str, image_id: int, options: SearchOptions
-) -> SearchResponse:
-    answering = Answering(runtime, ready, request_id)
+    runtime: Runtime, ready: Ready, request: Request, image_id: int, options: SearchOptions
+) -> Finding:
+    answering = Answering(runtime, ready, request)
     answering.set_timeout(options.timeout_ms)
     read = partial(_read, ready.engine, runtime.settings, image_id, options)
     query = await answering.prepare(read)
-    answered = await answering.ask(query)
-    return search_response(request_id, ready.engine.model_name, answered, options)
+    return Finding(await answering.ask(query), options)
 
 
 def _read(engine: Engine, settings: Settings, image_id: int, options: SearchOptions) -> BatchQuery:

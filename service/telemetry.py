@@ -1,7 +1,7 @@
 """What is told to OpenTelemetry: requests by FastAPI itself, the stages of a search by us."""
 
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -9,7 +9,6 @@ from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
 
 from multigrain.errors import MultiGrainError
-from service.schemas import TimingMs
 
 _PROBES = frozenset({"/health", "/livez", "/readyz", "/metrics"})
 
@@ -36,15 +35,15 @@ def telemetry_config(*, wanted: bool) -> TelemetryConfig:
     }
 
 
-def trace_stages(timing: TimingMs) -> None:
-    """Add a span for each stage of a search that has just ended to the request's own.
+def trace_stages(stages: Mapping[str, float]) -> None:
+    """Add a span for each stage of a search that has just ended, in milliseconds, to the request's.
 
     Without --telemetry these spans go nowhere and cost nothing. Stages of a batch are those of
     all its requests.
     """
     tracer = trace.get_tracer("multigrain.service")
-    at = time.time_ns() - _nanoseconds(timing.total)
-    for stage, milliseconds in timing:
+    at = time.time_ns() - _nanoseconds(stages["total"])
+    for stage, milliseconds in stages.items():
         if stage != "total" and milliseconds:
             span = tracer.start_span(stage, start_time=at)
             at += _nanoseconds(milliseconds)

@@ -11,10 +11,10 @@ from multigrain.thumbnail import jpeg_thumbnail
 from service.engine import Engine
 from service.errors import ProblemError
 from service.ids import ImageId
-from service.options import refuse_repeats
+from service.options import ThumbnailOptions
+from service.parameters import refuse_repeats
 from service.problems import SIDE_WORK, problems
 from service.runtime import Runtime
-from service.schemas import ThumbnailOptions
 
 router = APIRouter()
 

@@ -47,7 +47,7 @@ async def receive_body(request: Request, *, max_bytes: int, timeout_seconds: flo
         detail = f"the body did not arrive within {timeout_seconds:g} s"
         raise ProblemError("body_timeout", detail, headers={"Connection": "close"}) from None
     except ClientDisconnect:
-        raise ClientGoneError("receive") from None
+        raise ClientGoneError from None
     return bytes(body)
 
 

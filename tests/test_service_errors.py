@@ -289,6 +289,10 @@ def test_livez_is_503_while_a_forward_pass_hangs(index_root: Path, jpeg: Jpeg) -
         wait_until(lambda: hanging.client.get("/livez").status_code == 503)
         health = hanging.health()
         assert (health.status_code, health.json()["status"]) == (503, "dead")
+        head = b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n"
+        refused = raw_exchange(hanging, head)  # of the body nothing is sent
+        assert refused.startswith(b"HTTP/1.1 503")
+        assert hanging.client.get("/images/0").status_code == 200
         may_go_on.set()
         wait_until(lambda: hanging.client.get("/livez").status_code == 200)
         assert hanging.health().status_code == 200

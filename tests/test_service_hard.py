@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from service_running import Service
 
 pytest_plugins = ["service_fixtures"]
@@ -62,3 +63,39 @@ def test_doubtful_files_get_the_same_answer_twice(service: Service, test_data: P
         if first != second or not (first == 200 or is_refusal(first, body)):
             faults.append((record["file"], first, second, body.get("detail")))
     assert faults == []
+
+
+STATUS = Path("/proc/self/status")
+MAX_GROWTH_KIB = 200 * 1024  # of the test beside the service, too; the bombs want gigabytes
+
+
+def of_status(name: str) -> int:
+    """KiB of a line of /proc/self/status."""
+    return int(STATUS.read_text().partition(f"{name}:")[2].split()[0])
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="memory is read as Linux tells it")
+def test_bombs_take_no_memory(service: Service, test_data: Path) -> None:
+    """Pixels are counted in the header, text chunks are bounded: nothing large is unpacked."""
+    bombs = sorted((test_data / "hard" / "files").glob("*bomb*"))
+    assert len(bombs) >= 6
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is forgotten
+    before = of_status("VmHWM")
+    for bomb in bombs:
+        status, body = ask(service, bomb)
+        assert status == 200 or is_refusal(status, body), bomb.name
+    assert of_status("VmHWM") - before < MAX_GROWTH_KIB
+
+
+def test_a_large_form_makes_no_temporary_file(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bodies stay in memory, whether they are read to the end or refused for their size."""
+
+    def refuse() -> None:
+        raise AssertionError("a temporary file")
+
+    monkeypatch.setattr("tempfile._get_candidate_names", refuse)
+    for num_bytes, status in ((9 * 2**20, 400), (11 * 2**20, 413)):
+        response = service.client.post("/search", files={"image": bytes(num_bytes)})
+        assert response.status_code == status, response.text

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
+import numpy as np
 import pytest
 from service_running import Service, running, wait_until
 
@@ -20,6 +21,7 @@ pytest_plugins = ["service_fixtures"]
 Jpeg = Callable[[int], bytes]
 NUM_UPLOADS, MAX_QUEUE = 150, 16
 NUM_SLOW = 40
+LEAST_COSINE = 0.99999
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +97,16 @@ def test_idle_connections_are_closed_and_hold_no_place(index_root: Path, jpeg: J
             connection.close()
 
 
-def test_repeated_query_has_one_answer_alone_and_under_load(small: Service, jpeg: Jpeg) -> None:
-    """The same photo finds the same ids in the same order, with whomever it shares a batch."""
-    expected = [hit["id"] for hit in small.search(jpeg(5)).json()["results"]]
+def test_repeated_query_has_one_answer_alone_and_under_load(index_root: Path, jpeg: Jpeg) -> None:
+    """The same photo has one embedding and finds the same ids, with whomever it shares a batch."""
+    with running(Settings(index=index_root, port=0, embedding_cache=0)) as small:
+        _compare_alone_and_under_load(small, jpeg)
+
+
+def _compare_alone_and_under_load(small: Service, jpeg: Jpeg) -> None:
+    wanted = {"include": "query_embedding"}
+    alone = small.search(jpeg(5), **wanted).json()
+    expected = [hit["id"] for hit in alone["results"]]
     over = threading.Event()
 
     def others() -> None:
@@ -107,7 +116,11 @@ def test_repeated_query_has_one_answer_alone_and_under_load(small: Service, jpeg
     with ThreadPoolExecutor(4) as pool:
         for _ in range(3):
             pool.submit(others)
-        found = [small.search(jpeg(5)).json()["results"] for _ in range(20)]
+        answers = [small.search(jpeg(5), **wanted).json() for _ in range(20)]
         over.set()
+    assert max(answer["batch_size"] for answer in answers) > 1
+    embeddings = np.array([answer["query_embedding"] for answer in answers])
+    assert (embeddings @ np.array(alone["query_embedding"])).min() >= LEAST_COSINE
+    found = [answer["results"] for answer in answers]
     assert all([hit["id"] for hit in hits] == expected for hits in found)
     assert all(hits[0]["score"] > 0.999 for hits in found)

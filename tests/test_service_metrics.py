@@ -7,7 +7,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -63,7 +66,7 @@ def test_search_is_counted_timed_and_measured(counted: Service, jpeg: Jpeg) -> N
     of_search = {"route": "/search", "method": "POST"}
     assert grown(before, after, "http_requests_total", **of_search, status="200") == 1
     assert grown(before, after, "http_request_duration_seconds_count", **of_search) == 1
-    for stage in ("receive", "decode", "queue", "infer", "search", "metadata"):
+    for stage in ("receive", "decode", "queue", "infer", "search", "metadata", "serialize"):
         assert grown(before, after, "stage_duration_seconds_count", stage=stage) == 1
     assert grown(before, after, "batch_size_sum") == 1
     assert grown(before, after, "batches_total", result="ok") == 1
@@ -124,6 +127,59 @@ def test_client_that_leaves_is_counted(counted: Service) -> None:
     wait_until(lambda: grown(before, numbers(counted.url), "cancelled_total", stage="receive"))
     labels = {"route": "/search", "method": "POST", "status": "499"}
     assert grown(before, numbers(counted.url), "http_requests_total", **labels) == 1
+
+
+@pytest.mark.parametrize("stage", ["decode", "queue", "infer"])
+def test_client_that_leaves_is_counted_where_its_request_was(
+    counted: Service, jpeg: Jpeg, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """While its photo is decoded, waits for a batch, or is in one."""
+    before = numbers(counted.url)
+    ready = counted.server.runtime.opened
+    assert ready is not None
+    may_go_on, has_come = threading.Event(), threading.Event()
+
+    def held(work: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given: (has_come.set(), may_go_on.wait(10), work(*given))[2]
+
+    if stage == "decode":
+        monkeypatch.setattr(ready.engine, "take_in", held(ready.engine.take_in))
+    else:
+        monkeypatch.setattr(ready.batcher.runs, "run_batch", held(ready.batcher.runs.run_batch))
+    with ThreadPoolExecutor(1) as other:
+        if stage == "queue":  # behind the batch of another
+            other.submit(counted.search, jpeg(51))
+            assert has_come.wait(10)
+        with leaving(counted.url) as send:
+            if stage == "queue":  # what is no photo waits for no turn to be decoded
+                send(json.dumps({"embedding": [1.0] * ready.engine.embedder.dim}).encode(), "json")
+            else:
+                send(jpeg(52), "octet-stream")
+            assert has_come.wait(10)
+            wait_until(lambda: ready.batcher.num_queued == (stage == "queue"))
+        left = {"name": "cancelled_total", "stage": stage}
+        wait_until(lambda: grown(before, numbers(counted.url), **left) == 1)
+        may_go_on.set()
+    wait_until(lambda: ready.batcher.runs.num_running == 0)
+
+
+@contextmanager
+def leaving(url: str) -> Iterator[Callable[[bytes, str], None]]:
+    """A function that sends a search, whose client has gone when the block ends."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+
+        def send(body: bytes, kind: str) -> None:
+            length = f"Content-Length: {len(body)}"
+            lines = (
+                "POST /search HTTP/1.1",
+                "Host: x",
+                f"Content-Type: application/{kind}",
+                length,
+            )
+            connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+
+        yield send
 
 
 def test_labels_do_not_grow_with_what_is_asked(counted: Service) -> None:

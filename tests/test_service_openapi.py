@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,15 +10,21 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
+from pydantic import SecretStr
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.failures import Failure
 from schemathesis.specs.openapi.checks import positive_data_acceptance
-from service_running import Service
+from service_running import Service, running
+
+from service.access import ACCESS
+from service.errors import PROBLEM_MEDIA_TYPE
+from service.settings import Settings
 
 pytest_plugins = ["service_fixtures"]
 
 EXAMPLES = 20
+READER, ADMIN = "of-a-reader", "of-the-admin"
 # Random bytes are no photo, and no schema can say so; a timeout of 10 ms may end in a 504.
 EXCLUDED = [positive_data_acceptance, not_a_server_error]
 
@@ -117,3 +124,72 @@ def test_an_answer_that_is_not_as_described_is_noticed(
     operation = next(one for one in operations if one.path == "/index")
     with pytest.raises(Failure):
         operation.validate_response(response)
+
+
+@pytest.fixture(scope="module")
+def locked(index_root: Path) -> Iterator[Service]:
+    """A service with a key for readers and one for administrators."""
+    keys = {"api_key": [SecretStr(READER)], "admin_key": [SecretStr(ADMIN)]}
+    with running(Settings(index=index_root, port=0, **keys)) as service:
+        yield service
+
+
+def test_keys_that_are_needed_are_described(
+    locked: Service, asked: Service, session: requests.Session
+) -> None:
+    """And asked for: schemathesis takes them away, sends wrong ones, and wants a 401 each time."""
+    described = locked.client.get("/openapi.json").json()
+    assert described["paths"]["/index"]["get"]["security"] == [{"key": []}, {"bearer": []}]
+    reload = described["paths"]["/admin/reload"]["post"]
+    assert reload["security"] == [{"admin_key": []}, {"admin_bearer": []}]
+    assert "security" not in described["paths"]["/health"]["get"]
+    index = schemathesis.openapi.from_dict(described)["/index"]["GET"]
+    for headers in ({"X-API-Key": READER}, {"Authorization": f"Bearer {ADMIN}"}):
+        case = index.Case(headers=headers)
+        assert case.call(base_url=locked.url, session=session).status_code == 200
+        case.call_and_validate(base_url=locked.url, session=session)
+    open_to_all = asked.client.get("/openapi.json").json()["paths"]["/index"]["get"]
+    assert "security" not in open_to_all
+    assert "401" not in open_to_all["responses"]
+
+
+def test_every_answer_is_described_with_its_headers(asked: Service) -> None:
+    """A request id on each, a time to come back on each refusal, an example of each problem."""
+    described = asked.client.get("/openapi.json").json()
+    assert described["info"]["version"] == asked.client.get("/version").json()["version"]
+    named = set()
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            named.add(operation["operationId"])
+            assert (method.upper(), path) in ACCESS
+            for status, response in operation["responses"].items():
+                assert "X-Request-ID" in response["headers"], (path, status)
+                problem = response.get("content", {}).get(PROBLEM_MEDIA_TYPE)
+                if problem is not None and status in {"429", "503"}:
+                    assert response["headers"]["Retry-After"]["required"]
+                for code, example in (problem or {"examples": {}})["examples"].items():
+                    assert (example["value"]["code"], example["value"]["status"]) == (
+                        code,
+                        int(status),
+                    )
+    assert len(named) == sum(len(methods) for methods in described["paths"].values())
+    found = described["paths"]["/search"]["post"]["responses"]["200"]
+    assert {"Server-Timing", "X-Index-Generation"} <= found["headers"].keys()
+
+
+def test_description_can_be_read_without_a_program(asked: Service) -> None:
+    """/docs names every operation, parameter and status, escaped, without a script."""
+    page = asked.client.get("/docs")
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert "<script" not in page.text
+    assert " style=" not in page.text
+    for path, methods in asked.client.get("/openapi.json").json()["paths"].items():
+        for method, operation in methods.items():
+            start = page.text.index(f"<code>{method.upper()} {path}</code>")
+            section = page.text[start : page.text.index("</section>", start)]
+            for parameter in operation.get("parameters", []):
+                assert f"<code>{parameter['name']}</code>" in section
+            for status in operation["responses"]:
+                assert f"<td>{status}</td>" in section
+    assert asked.client.get("/page/docs.css").status_code == 200

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import threading
 import time
 from collections.abc import Callable
 from hashlib import sha256
@@ -13,9 +14,10 @@ import pytest
 from service_running import Service
 
 from service.errors import KINDS
-from service.options import Asked, SearchOptions
 from service.queries import Query
 from service.search import search_of
+from service.search_options import Asked, SearchOptions
+from service.written import write
 
 pytest_plugins = ["service_fixtures"]
 
@@ -47,6 +49,22 @@ def embedding_of(service: Service, photo: bytes) -> list[float]:
     answer = service.search(photo, include="query_embedding").json()
     embedding: list[float] = answer["query_embedding"]
     return embedding
+
+
+@pytest.mark.parametrize(("include", "thread"), [("metadata", "Thread"), ("embedding", "decode")])
+def test_a_long_answer_is_not_written_on_the_event_loop(
+    asked: Service, jpeg: Jpeg, monkeypatch: pytest.MonkeyPatch, include: str, thread: str
+) -> None:
+    """A hundred embeddings take longer than others may be held up."""
+    written_by = list[str]()
+
+    def write_and_tell(*given: Any, **named: Any) -> Any:
+        written_by.append(threading.current_thread().name)
+        return write(*given, **named)
+
+    monkeypatch.setattr("service.search.write", write_and_tell)
+    assert asked.search(jpeg(0), include=include).status_code == 200
+    assert [name.partition("-")[0].split("_")[0] for name in written_by] == [thread]
 
 
 def test_a_photo_in_base64_finds_what_the_form_finds(asked: Service, jpeg: Jpeg) -> None:

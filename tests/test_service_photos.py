@@ -12,6 +12,8 @@ from PIL import Image, features
 from service_running import Service
 
 from service.errors import KINDS
+from service.runtime import Runtime
+from service.settings import Settings
 
 pytest_plugins = ["service_fixtures"]
 
@@ -64,7 +66,7 @@ def test_every_format_of_the_list_is_searched(
     assert answer["results"][0]["uri"].endswith("02.jpg")
 
 
-@pytest.mark.parametrize("image_format", ["JPEG2000", "ICO", "EPS", "PDF"])
+@pytest.mark.parametrize("image_format", ["JPEG2000", "ICO", "EPS", "PDF", "TGA"])
 def test_a_format_off_the_list_is_refused(service: Service, draw: Draw, image_format: str) -> None:
     """Naming those that are on it."""
     response = service.search(encoded(draw(2), image_format))
@@ -72,10 +74,18 @@ def test_a_format_off_the_list_is_refused(service: Service, draw: Draw, image_fo
     assert "JPEG" in response.json()["detail"]
 
 
-def test_a_format_that_its_bytes_do_not_tell_is_no_photo(service: Service, draw: Draw) -> None:
-    """A TGA begins with nothing of its own."""
-    response = service.search(encoded(draw(2), "TGA"))
-    assert (response.status_code, response.json()["code"]) == (400, "image_undecodable")
+def test_a_photo_off_the_settings_is_refused(
+    service: Service, draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`min_side` and `formats` are what the service was told."""
+    settings = Settings(index=service.server.runtime.settings.index, min_side=8, formats=["PNG"])
+    monkeypatch.setattr(service.server.runtime, "limits", Runtime(settings).limits)
+    refused = service.search(encoded(draw(2), "JPEG"))
+    assert (refused.status_code, refused.json()["code"]) == (415, "unsupported_media_type")
+    assert refused.json()["detail"] == "this is JPEG; accepted formats: PNG"
+    refused = service.search(encoded(Image.new("RGB", (9, 7)), "PNG"))
+    assert (refused.status_code, refused.json()["code"]) == (422, "image_side_too_short")
+    assert service.search(encoded(Image.new("RGB", (9, 8)), "PNG")).status_code == 200
 
 
 @pytest.mark.parametrize("image_format", ["GIF", "WEBP"])

@@ -27,6 +27,7 @@ from multigrain.program import run_main
 from multigrain.transforms import Preprocessing
 from service.__main__ import PROG, main
 from service.batcher import Batcher
+from service.device_sizes import device_sizes
 from service.engine import Engine, FingerprintMismatchError
 from service.healthcheck import check
 from service.healthcheck import main as healthcheck
@@ -96,6 +97,8 @@ def test_program_starts_without_torch() -> None:
         ((), {}, "--index is required"),
         (("--index", "x", "--prot", "1"), {}, "did you mean --port"),
         (("--index", "x"), {"MULTIGRAIN_MAX_BATCH": "abc"}, "--max-batch"),
+        (("--index", "x"), {"MULTIGRAIN_MAX_BATCH": "-1"}, "--max-batch"),
+        (("--index", "x", "--formats", "JPG"), {}, "--formats"),
         (("--index", "x", "--port", "70000"), {}, "--port"),
     ],
 )
@@ -125,6 +128,13 @@ def test_port_in_use_is_named(service: Service, index_root: Path) -> None:
     port = int(service.url.rpartition(":")[2])
     with pytest.raises(PortError, match=rf"port {port}: Address already in use; .*--port"):
         DrainingServer(Settings(index=index_root, port=port))
+
+
+def test_host_that_is_none_is_named(index_root: Path) -> None:
+    """No label of a name has 70 letters."""
+    host = "a" * 70 + ".example"
+    with pytest.raises(PortError, match=rf"{host} port 0: .*--host"):
+        DrainingServer(Settings(index=index_root, host=host, port=0))
 
 
 def test_checkpoint_of_another_model_is_refused(index_root: Path, tmp_path: Path) -> None:
@@ -189,15 +199,28 @@ def test_smallest_settings_work(index_root: Path, jpeg: Callable[[int], bytes]) 
         index=index_root, port=0, max_batch=1, max_wait_ms=0, max_queue=1, decode_threads=1
     )
     with running(settings) as service:
-        assert service.search(jpeg(0)).status_code == 200
+        answers = [service.search(jpeg(seed)) for seed in range(3)]
+        assert [one.status_code for one in answers] == [200] * 3
+        assert [one.json()["batch_size"] for one in answers] == [1] * 3
 
 
-def test_decoding_threads_default_where_no_affinity_is_known(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("given", "device", "expected"),
+    [
+        ({}, "cpu", (8, 4)),
+        ({}, "cuda", (32, 4)),
+        ({"max_inflight_pixels": 10**9}, "cpu", (8, 16)),
+        ({"max_inflight_pixels": 10**9}, "cuda:1", (32, 8)),
+        ({"max_batch": 3, "decode_threads": 2}, "cuda", (3, 2)),
+        ({"max_inflight_pixels": 1}, "cpu", (8, 1)),
+    ],
+)
+def test_device_decides_what_the_settings_leave_open(
+    tmp_path: Path, given: dict[str, int], device: str, expected: tuple[int, int]
 ) -> None:
-    """Without os.sched_getaffinity, as on macOS, there is a default all the same."""
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert Settings(index=tmp_path).decode_threads >= 1
+    """Photos in a batch, and decoding threads of 16 processors within the pixel budget."""
+    settings = Settings(index=tmp_path, **given)
+    assert device_sizes(settings, device=device, num_cpus=16) == expected
 
 
 def test_help_says_what_a_pixel_in_flight_costs() -> None:
@@ -304,8 +327,11 @@ def test_sighup_reloads_the_index(index_root: Path) -> None:
         assert check(url) is None
 
 
-def test_healthcheck_tells_a_ready_service_from_an_absent_one(service: Service) -> None:
-    """The container's probe is quiet when all is well and says what is wrong otherwise."""
+def test_healthcheck_tells_a_ready_service_from_an_absent_one(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe is quiet when all is well, says what is wrong otherwise, and asks no proxy."""
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
     assert check(service.url) is None
     assert "does not answer" in str(check(f"http://127.0.0.1:{free_port()}"))
     service.server.runtime.draining = True

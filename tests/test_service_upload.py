@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from service.errors import ProblemError
 from service.multipart import MAX_PARTS, Part, parse_multipart
-from service.options import SearchOptions, merge_options, refuse_repeats
+from service.parameters import refuse_repeats
+from service.search_options import SearchOptions, merge_options
 from service.upload import Upload, read_upload
 
 BOUNDARY = "x-boundary-x"

@@ -1,0 +1,35 @@
+"""GET / and /docs: the pages a person opens, and the files they need."""
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse, HTMLResponse
+from starlette.staticfiles import StaticFiles
+
+from service.reference import reference_page
+
+PAGE = Path(__file__).parent / "page"
+PAGE_HEADERS = {
+    # blob: shows the photo a person picked without sending it anywhere first.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Cache-Control": "no-cache",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def add_pages(app: FastAPI) -> None:
+    """Serve the page a person searches with, and the description of the API."""
+
+    async def reference() -> HTMLResponse:
+        return HTMLResponse(reference_page(app.openapi()), headers=PAGE_HEADERS)
+
+    app.add_api_route("/", page, include_in_schema=False)
+    app.add_api_route("/docs", reference, include_in_schema=False)
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+
+
+async def page() -> FileResponse:
+    """The page a person searches with."""
+    return FileResponse(PAGE / "index.html", headers=PAGE_HEADERS)
