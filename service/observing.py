@@ -49,7 +49,7 @@ class ObservingMiddleware:
         if "problem" in state:
             metrics.note_problem(state["problem"])
         if state.get("has_left"):
-            metrics.cancelled.labels(state["stage"]).inc()
+            metrics.cancelled.labels(state.get("stage", "receive")).inc()
         if route not in _UNLOGGED:
             _log(scope, seen, seconds)
 
