@@ -40,7 +40,8 @@ content = Table(
     Column("camera", Text),
 )
 # `error` is a code, or a code, a space and the sha256 of the bytes that failed; `seen` and
-# `deleted` are numbers of scans, never times.
+# `deleted` are numbers of scans, never times: the last that found it changed, the one that missed
+# it.
 photo = Table(
     "photo",
     tables,
@@ -89,6 +90,13 @@ generation = Table(
 )
 # Segments of the journal of adds and deletes whose records stand in the tables above.
 folded = Table("folded", tables, Column("segment", Integer, primary_key=True))
+# Where the segments' ids begin: their first lines say so too, and may be damaged.
+segment = Table(
+    "segment",
+    tables,
+    Column("number", Integer, primary_key=True),
+    Column("first_id", Integer, nullable=False),
+)
 
 # The collection of added bytes lies in the index folder and moves with it.
 UPLOADS_ROOT = "uploads/"

@@ -31,6 +31,11 @@ WHERE photo.content_id IN (SELECT value FROM json_each(?)) AND photo.deleted IS 
 _CONTENT = "SELECT sha256, bytes FROM content WHERE id = ?"
 # Every column, as older catalogs lack some.
 _CONTENTS = "SELECT * FROM content WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"
+_STORED = """
+SELECT photo.*, collection.root AS root FROM photo
+JOIN collection ON collection.collection_id = photo.collection_id
+WHERE photo.content_id IN (SELECT value FROM json_each(?)) AND photo.deleted IS NULL
+"""
 _ID = "SELECT id FROM content WHERE sha256 = ?"
 _BAD = """
 SELECT substr(error, 1, instr(error || ' ', ' ') - 1) AS code, count(*) AS num
@@ -79,6 +84,13 @@ class Content(NamedTuple):
     camera: str | None
 
 
+class StoredContent(NamedTuple):
+    """A content as the catalog's tables have it: its columns, and its live photos by root."""
+
+    columns: dict[str, Any]
+    photos: list[tuple[str, dict[str, Any]]]
+
+
 class CatalogReader:
     """Hydrates neighbours; safe under concurrent callers."""
 
@@ -103,6 +115,18 @@ class CatalogReader:
         entries = self.entries(ids)
         rows = self._rows(_CONTENTS, (json.dumps(sorted(entries)),))
         return [_content(entries[row.id], row) for row in rows]
+
+    def stored(self, ids: Sequence[int]) -> dict[int, StoredContent]:
+        """Contents with their live photos as they are stored; unknown ids are left out."""
+        wanted = (json.dumps(list(ids)),)
+        found = {row.id: StoredContent(row._asdict(), []) for row in self._rows(_CONTENTS, wanted)}
+        for row in self._rows(_STORED, wanted):
+            columns = row._asdict()
+            attributes = columns["attributes"]
+            columns["attributes"] = json.loads(attributes) if attributes else None
+            del columns["photo_id"], columns["collection_id"]  # of this catalog alone
+            found[row.content_id].photos.append((columns.pop("root"), columns))
+        return found
 
     def read_photo(self, content_id: int) -> bytes | None:
         """The bytes of a content, from the first live file that still holds them; else None.

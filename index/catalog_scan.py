@@ -1,4 +1,4 @@
-"""What a scan found, compared with what the journal knows, ten thousand photos at a time."""
+"""What a scan found, written down beside what the journal knows, ten thousand photos at a time."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +12,8 @@ CREATE TEMP TABLE IF NOT EXISTS scanned (
 ) WITHOUT ROWID
 """
 _INSERT = "INSERT OR IGNORE INTO scanned VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-# Nothing about the photo changed: only `seen` moves.
+# Nothing about the photo changed, though it was not found where its path sorts: names that are
+# not UTF-8 are spelled out.
 _UNCHANGED = """
 UPDATE photo SET seen = ?, dev = s.dev FROM scanned AS s
 WHERE photo.collection_id = ? AND photo.path = s.path AND photo.size = s.size
@@ -117,7 +118,10 @@ def record_batch(
 
 def last_mark(connection: Connection) -> ScanMark:
     """Where the journal stands before a scan."""
-    latest = "SELECT coalesce(max(seen), 0), coalesce(max(photo_id), 0) FROM photo"
+    latest = (
+        "SELECT max(coalesce(max(seen), 0), coalesce(max(deleted), 0)), "
+        "coalesce(max(photo_id), 0) FROM photo"
+    )
     return ScanMark(*map(int, connection.exec_driver_sql(latest).one()))
 
 

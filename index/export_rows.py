@@ -4,15 +4,18 @@ Letters: n live rows, D embedding.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.catalog_reader import CatalogReader
+from index.catalog_reader import CatalogReader, Entry
+from index.changes.follower import Follower
+from index.changes.recent import Recent
 from index.current import live_manifest
 from index.errors import IndexFolderError
 from index.layout import Layout
@@ -35,7 +38,7 @@ class Block(NamedTuple):
 
 
 def export_index(root: Path, out: Path) -> int:
-    """Write the live rows, by id, to `out`; gives their number.
+    """Write the live rows, by id, to `out`, with what no build has taken in; gives their number.
 
     `x.npy` holds fp16 [n, D], and `x.jsonl` a line for each row: id, path, paths. `x.parquet`
     holds id, path, paths and embedding (fp32). Raises IndexFolderError for another suffix, for
@@ -47,22 +50,49 @@ def export_index(root: Path, out: Path) -> int:
     layout = Layout(Path(root))
     manifest = live_manifest(layout)
     # Held, so that no build removes it meanwhile.
-    with open_shared(layout.manifest(manifest.generation)):
-        ids = np.flatnonzero(live_flags(layout, manifest)).astype(np.int64)
-        writers[out.suffix](out, _blocks(layout, manifest, ids), (len(ids), manifest.model.D))
-    return len(ids)
+    with (
+        open_shared(layout.manifest(manifest.generation)),
+        closing(CatalogReader(layout.root / manifest.catalog.file)) as catalog,
+    ):
+        recent = Follower(layout, manifest, catalog).refresh()
+        live = live_flags(layout, manifest)
+        live[list(recent.hidden)] = False
+        ids = np.flatnonzero(live).astype(np.int64)
+        num_rows = len(ids) + len(recent.ids)
+        # Adds have ids behind all others.
+        blocks = chain(_built(layout, manifest, catalog, recent, ids), _added(recent))
+        writers[out.suffix](out, blocks, (num_rows, manifest.model.D))
+    return num_rows
 
 
-def _blocks(layout: Layout, manifest: Manifest, ids: NDArray[np.int64]) -> Iterator[Block]:
+def _built(
+    layout: Layout,
+    manifest: Manifest,
+    catalog: CatalogReader,
+    recent: Recent,
+    ids: NDArray[np.int64],
+) -> Iterator[Block]:
     shards = manifest.shards
     ranges = (RowRange(one.first_id, one.n, layout.embeddings(one.folder)) for one in shards)
     rows = StoredRows(ranges, dim=manifest.model.D)
-    with closing(CatalogReader(layout.root / manifest.catalog.file)) as catalog:
-        for start in range(0, len(ids), _BLOCK_ROWS):
-            part = ids[start : start + _BLOCK_ROWS]
-            entries = catalog.entries(part.tolist())
-            files = [[str(file) for file in entries[one].files] for one in part.tolist()]
-            yield Block(part, rows.gather(part), files)
+    for part in _parts(ids):
+        found = catalog.entries(part.tolist())
+        entries = {one: recent.relinked(one, found[one]) for one in found}
+        yield _block(part, rows.gather(part), entries)
+
+
+def _added(recent: Recent) -> Iterator[Block]:
+    for part in _parts(recent.ids):
+        yield _block(part, recent.rows.gather(part), recent.entries(part.tolist()))
+
+
+def _parts(ids: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, len(ids), _BLOCK_ROWS):
+        yield ids[start : start + _BLOCK_ROWS]
+
+
+def _block(ids: NDArray[np.int64], rows: Rows16, entries: Mapping[int, Entry]) -> Block:
+    return Block(ids, rows, [[str(file) for file in entries[one].files] for one in ids.tolist()])
 
 
 def _write_npy(out: Path, blocks: Iterator[Block], shape: tuple[int, int]) -> None:

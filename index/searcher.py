@@ -1,6 +1,5 @@
 """One generation of an index folder, opened for searching."""
 
-import logging
 import threading
 from collections.abc import Sequence
 from functools import partial
@@ -13,27 +12,20 @@ from numpy.typing import NDArray
 from index.catalog_reader import CatalogReader, Content
 from index.changes.follower import Follower
 from index.changes.segment import Segment
-from index.current import Pointer, checked_manifest, pointers, read_current
-from index.encode import read_shard
 from index.errors import IndexFolderError, NotCalibratedError
 from index.faiss_gpu import FaissDevice
-from index.faiss_module import load_faiss
 from index.layout import Layout
-from index.lock import open_shared
 from index.manifest import Manifest
 from index.searching.canaries import CanaryEmbedder, check_embeddings, replay
-from index.searching.live import live_flags
+from index.searching.opening import check_files, open_current, open_newest
 from index.searching.present import Present
 from index.searching.ranker import Ranker
 from index.searching.reranking import Rerank, reranked
 from index.searching.scoring import Ranked
 from index.searching.where import Filter
-from index.store import require_size
 from index.tuning.curve import search_depth
 from index.upkeep.check import check_generation
 from multigrain.calibration import Calibration
-
-_logger = logging.getLogger(__name__)
 
 
 class Neighbour(NamedTuple):
@@ -67,7 +59,7 @@ class Searcher:
         self.dim = manifest.model.D
         self.fingerprint = manifest.model.fingerprint
         self.checkpoint_path = layout.checkpoint(self.fingerprint)
-        live = _check_files(layout, manifest)
+        live = check_files(layout, manifest)
         self._ranker = Ranker(
             layout,
             codebook=manifest.codebook,
@@ -80,13 +72,7 @@ class Searcher:
         self._catalog.check()
         replay(manifest, self._ranker)
         self._ranker.search_on(FaissDevice(device))
-        self._follower = Follower(
-            layout,
-            folded=manifest.adds.folded,
-            fingerprint=self.fingerprint,
-            dim=self.dim,
-            ids_of=self._catalog.ids_of,
-        )
+        self._follower = Follower(layout, manifest, self._catalog)
         self._refreshing = threading.Lock()
         recent = self._follower.refresh()
         self._present = Present(self._ranker.without(recent.hidden), self._catalog, recent)
@@ -100,48 +86,12 @@ class Searcher:
         the lists; without it, or for codes it does not know, the CPU does, after one line. Raises
         IndexFolderError naming the damaged file when none opens.
         """
-        load_faiss()
-        layout = Layout(Path(root))
-        faults = list[IndexFolderError]()
-        for pointer in pointers(layout):
-            try:
-                searcher = cls._open_generation(layout, pointer, mapped=mapped, device=device)
-            except IndexFolderError as error:
-                _logger.warning("generation %s cannot be opened: %s", pointer.generation, error)
-                faults.append(error)
-                continue
-            if faults or read_current(layout) is None:
-                _logger.warning("generation %s is used instead", pointer.generation)
-            return searcher
-        if faults:
-            raise faults[0]
-        raise IndexFolderError(f"{root}: no index here; make one with python -m index.build")
+        return open_newest(Layout(Path(root)), partial(cls, mapped=mapped, device=device))
 
     @classmethod
     def open_current(cls, root: Path, *, mapped: bool = False, device: str = "cpu") -> Self:
         """Open the generation CURRENT names and no other; raises IndexFolderError."""
-        load_faiss()
-        layout = Layout(Path(root))
-        pointer = read_current(layout)
-        if pointer is None:
-            raise IndexFolderError(f"{layout.current}: missing, or not the name of a manifest")
-        return cls._open_generation(layout, pointer, mapped=mapped, device=device)
-
-    @classmethod
-    def _open_generation(
-        cls, layout: Layout, pointer: Pointer, *, mapped: bool, device: str
-    ) -> Self:
-        path = layout.manifest(pointer.generation)
-        try:
-            held = open_shared(path)
-        except OSError as error:
-            raise IndexFolderError(f"{path}: cannot be read ({error.strerror})") from error
-        try:
-            manifest = checked_manifest(held.read(), pointer, name=str(path))
-            return cls(layout, manifest, held, mapped=mapped, device=device)
-        except BaseException:
-            held.close()
-            raise
+        return open_current(Layout(Path(root)), partial(cls, mapped=mapped, device=device))
 
     def refresh(self) -> bool:
         """Take in what was added and deleted since the last call; whether there was anything.
@@ -153,9 +103,8 @@ class Searcher:
             recent, before = self._follower.refresh(), self._present
             if recent is before.recent:
                 return False
-            is_same = recent.hidden == before.recent.hidden
-            ranker = before.ranker if is_same else self._ranker.without(recent.hidden)
-            self._present = Present(ranker, self._catalog, recent)
+            gone = recent.hidden.behind(len(before.recent.hidden))
+            self._present = Present(before.ranker.without(gone), self._catalog, recent)
             return True
 
     def open_segment(self) -> Segment | None:
@@ -341,23 +290,3 @@ class Searcher:
         """Let the builder remove this generation; no search may follow."""
         self._catalog.close()
         self._held.close()
-
-
-def _check_files(layout: Layout, manifest: Manifest) -> NDArray[np.bool_]:
-    """Compare sizes, headers and counts with the manifest; gives the live flag of each id."""
-    counts = manifest.counts
-    require_size(layout.root / manifest.catalog.file, manifest.catalog.size)
-    live = live_flags(layout, manifest)
-    for file in manifest.codebook_files:
-        require_size(layout.root / file.file, file.size)
-    for part in manifest.shards:
-        document = read_shard(layout, part.folder, expected_sha256=part.sha256)
-        if (document.first_id, document.n, document.D) != (part.first_id, part.n, manifest.model.D):
-            raise IndexFolderError(f"{layout.shard_document(part.folder)}: not the manifest's")
-    num_rows = sum(part.n for part in manifest.shards)
-    if (num_rows, int(live.sum())) != (counts.rows, counts.live):
-        raise IndexFolderError(
-            f"{layout.manifest(manifest.generation)}: counts {counts.rows} rows, {counts.live} "
-            f"live, but the shards hold {num_rows} and the bitmap {int(live.sum())}"
-        )
-    return live

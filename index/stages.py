@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from index.catalog_scan import ScanCounts
 from index.changes.folding import take_changes
+from index.changes.uploads import remove_uploads
 from index.codebook.balance import warn_of_imbalance
 from index.codebook.factory import is_exact
 from index.codebook.footprint import Expected, building_bytes, choose_factory, footprint
@@ -287,6 +288,7 @@ def publish_generation(
         )
     # Where nothing differs, what a build that was killed behind CURRENT left.
     retire(shop.layout, manifest, steps=shop.steps)
+    remove_uploads(shop)
     forget_tuned(shop.layout)
     return manifest
 

@@ -53,17 +53,22 @@ def _shown(value: Any) -> str:
 def read_stats(root: Path) -> dict[str, Any]:
     """Counts, sizes in bytes, codebook and tuning of the live generation, by name.
 
-    Raises IndexFolderError where there is none or its catalog cannot be read.
+    `pending` counts what was added and deleted since, which no build has taken in. Raises
+    IndexFolderError where there is no generation or its catalog cannot be read.
     """
     # Here, so that --help does not wait for them.
     from index.catalog_reader import CatalogReader
+    from index.changes.follower import Follower
     from index.current import live_manifest
     from index.layout import Layout
+    from index.searching.live import live_flags
 
     layout = Layout(Path(root))
     manifest = live_manifest(layout)
     with closing(CatalogReader(layout.root / manifest.catalog.file)) as catalog:
         bad, num_removed = catalog.num_bad(), catalog.num_removed()
+        recent = Follower(layout, manifest, catalog).refresh()
+    num_hidden = int(live_flags(layout, manifest)[list(recent.hidden)].sum())
     counts, tuned = manifest.counts, manifest.search
     folders = [layout.shards / part.folder for part in manifest.shards]
     return {
@@ -74,6 +79,7 @@ def read_stats(root: Path) -> dict[str, Any]:
         "live": counts.live,
         "dead": counts.dead,
         "removed": num_removed,
+        "pending": {"added": len(recent.ids), "deleted": num_hidden},
         "bad": bad,
         "shards": len(manifest.shards),
         "factory": manifest.factory,
@@ -91,6 +97,8 @@ def read_stats(root: Path) -> dict[str, Any]:
             "codebook": _size((layout.codebooks / manifest.codebook).iterdir()),
             "catalog": manifest.catalog.size,
             "journal": _size([layout.journal]),
+            "adds": _size(layout.adds.glob("*")),
+            "uploads": _size(layout.uploads.glob("*")),
         },
     }
 

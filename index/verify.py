@@ -15,7 +15,7 @@ from multigrain.program import load_config, run_main
 if TYPE_CHECKING:
     from index.layout import Layout
     from index.upkeep.check import Found
-    from index.upkeep.repair import Repair
+    from index.upkeep.repair_adds import Repair
 
 PROG = "index.verify"
 EXIT_DAMAGED = 1

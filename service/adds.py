@@ -83,9 +83,11 @@ async def _add(runtime: Runtime, ready: Ready, request: Request, body: bytes) ->
     answering = Answering(runtime, ready, request)
     content_type = request.headers.get("content-type", "")
     wanted = await answering.prepare(partial(_read, content_type, body))
-    known = await answering.prepare(partial(changes.find, wanted.photo))
-    if known is not None:
-        return AddedPhoto(known, is_new=False)
+    if await answering.prepare(partial(changes.find, wanted.photo)) is not None:
+        work = partial(changes.add_known, wanted.photo, wanted.metadata)
+        known = await runtime.side_work.run(work)
+        if known is not None:  # else deleted meanwhile
+            return AddedPhoto(known, is_new=False)
     prepared = await answering.prepare(partial(embedder.read, wanted.photo, runtime.limits))
     query = Query(Source(pixels=prepared.pixels), None)
     answered = await answering.ask(query, background=True)

@@ -4,8 +4,9 @@ import logging
 from hashlib import sha256
 from pathlib import Path
 from threading import Event, Lock, Thread
+from typing import Any
 
-from index.changes.writer import AddedPhoto, ChangeWriter, NewPhoto
+from index.changes.writer import AddedPhoto, ChangeWriter, NewPhoto, says_more
 from index.errors import IndexFolderError, NotWriterError
 from service.engine import Engine
 from service.queries import Embedding
@@ -38,6 +39,20 @@ class Changes:
         digest = sha256(photo).hexdigest()
         with self._engine.generations.lease() as searcher:
             return searcher.present.id_of(digest)
+
+    def add_known(self, photo: bytes, metadata: dict[str, Any]) -> int | None:
+        """The id of bytes that are live already, which have these attributes from now on.
+
+        Raises as `add`, unless nothing changes by it.
+        """
+        digest = sha256(photo).hexdigest()
+        with self._engine.generations.lease() as searcher:
+            known = searcher.present.id_of(digest)
+            if known is None or not says_more(searcher, known, metadata):
+                return known
+            known = self._take_writer().add_known(searcher, photo, metadata)
+        self.refresh()
+        return known
 
     def add(self, photo: NewPhoto, embedding: Embedding) -> AddedPhoto:
         """Add a photo: durable, and found from now on.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,4 +57,10 @@ def found_ids(out: Path) -> dict[int, int]:
 
 def seed_of(data: bytes | None) -> int:
     """Which drawn photo these bytes are."""
-    return next(seed for seed in range(99) if photo_bytes(seed) == data)
+    assert data is not None
+    return _seeds()[data]
+
+
+@cache
+def _seeds() -> dict[bytes, int]:
+    return {photo_bytes(seed): seed for seed in range(99)}

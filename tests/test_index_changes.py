@@ -1,5 +1,6 @@
 """Photos added and deleted while an index is served, and folded in by builds."""
 
+import errno
 import logging
 import os
 import random
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from index_fixtures import (
 from index.changes.addition import add_photos
 from index.changes.removal import remove_photos
 from index.changes.writer import ChangeWriter, NewPhoto
+from index.compact import main as compact_main
 from index.errors import ChangesRefusedError, IndexFolderError, NotWriterError
 from index.searcher import Searcher
 from index.searching.where import parse_filters
@@ -317,16 +320,18 @@ def cut(path: Path, num_bytes: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "num_bytes"), [("jsonl", 1), ("jsonl", 40), ("f16", 1), ("f16", 16)]
+    ("suffix", "num_bytes", "next_id"),
+    [("jsonl", 1, 5), ("jsonl", 40, 5), ("f16", 1, 6), ("f16", 16, 6)],
 )
 @pytest.mark.parametrize("is_open", [True, False])
 def test_half_a_line_or_half_a_row_costs_only_itself(
     out: Path,
     suffix: str,
     num_bytes: int,
+    next_id: int,
     is_open: bool,  # noqa: FBT001 - of the table
 ) -> None:
-    """The rest is searched, the next add takes its place."""
+    """The rest is searched; the next add takes a line's place, but no id that a line promises."""
     with changing(out) as serving:
         serving.add(7)
         serving.delete(1)
@@ -337,26 +342,8 @@ def test_half_a_line_or_half_a_row_costs_only_itself(
             assert serving.searcher.num_live == 5
     assert found_ids(out) == {0: 0, 2: 2, 3: 3, 4: 7}
     with changing(out) as serving:
-        assert serving.add(9).id == 5
-    assert found_ids(out) == {0: 0, 2: 2, 3: 3, 4: 7, 5: 9}
-
-
-def test_a_flipped_bit_ends_a_segment_and_a_build_says_so(
-    folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """What stands before it is folded in."""
-    with changing(folder / "index") as serving:
-        for seed in (7, 8, 9):
-            serving.add(seed)
-    segment = max((folder / "index" / "adds").glob("*.jsonl"))
-    lines = segment.read_bytes().splitlines(keepends=True)
-    lines[2] = lines[2].replace(b'"width":16', b'"width":17')
-    segment.write_bytes(b"".join(lines))
-    assert found_ids(folder / "index") == {0: 0, 1: 1, 2: 2, 3: 3, 4: 7}
-    with caplog.at_level(logging.WARNING):
-        build(folder / "photos", folder / "index")
-    assert f"{segment}: damaged" in caplog.text
-    assert found_ids(folder / "index") == {0: 0, 1: 1, 2: 2, 3: 3, 4: 7}
+        assert serving.add(9).id == next_id
+    assert found_ids(out) == {0: 0, 2: 2, 3: 3, 4: 7, next_id: 9}
 
 
 class Killed(BaseException):
@@ -569,3 +556,134 @@ def test_any_sequence_of_changes_and_builds_is_what_was_asked_for(folder: Path) 
         assert {found[one] for one in new} == in_collection - buried - set(expected.values())
         assert found.items() >= expected.items()
         expected, given = found, given | found.keys()
+
+
+def test_live_bytes_added_again_have_one_path_more_and_the_attributes_given(
+    folder: Path,
+) -> None:
+    """No second row; a filter means the same before a build and after it."""
+    filters = ["label=dog", "label=cat", "attributes.size>=3", "label!=dog", "format=PNG"]
+
+    def known(searcher: Searcher) -> list[list[Any]]:
+        found = [searcher.matching(parse_filters([text])).tolist() for text in filters]
+        pages = [searcher.scroll(after=0, limit=9, filters=parse_filters([one])) for one in filters]
+        places = [one.metadata["paths"] for one in sorted(hits(searcher, 0))]
+        return [found, pages, places, searcher.contents([0, 1, 4])]
+
+    with changing(folder / "index") as serving:
+        serving.add(7, label="cat", size=1)
+        assert serving.add(0, label="dog", size=3) == (0, False)
+        assert serving.add(7, label="dog") == (4, False)
+        assert serving.add(2) == (2, False)
+        size = max((folder / "index" / "adds").glob("*.jsonl")).stat().st_size
+        for again in ({"label": "dog", "size": 3}, {}):  # says nothing new
+            assert serving.add(0, **again) == (0, False)
+        assert max((folder / "index" / "adds").glob("*.jsonl")).stat().st_size == size
+        before = known(serving.searcher)
+        with closing(Searcher.open(folder / "index")) as replica:
+            assert known(replica) == before
+    found, places = before[0], before[2]
+    assert found == [[0, 4], [], [0], [], [0, 1, 2, 3, 4]]
+    assert places[0][:2] == ["0000.png", "copy.png"]
+    assert len(places[0]) == 3
+    build(folder / "photos", folder / "index")
+    with changing(folder / "index") as serving:
+        assert known(serving.searcher) == before
+        assert serving.add(7, label="cat", size=4) == (4, False)
+        before = known(serving.searcher)
+        assert before[0] == [[0], [4], [0, 4], [4], [0, 1, 2, 3, 4]]
+    build(folder / "photos", folder / "index")
+    with closing(Searcher.open(folder / "index")) as searcher:
+        assert known(searcher) == before
+
+
+def test_live_bytes_added_again_stay_when_their_file_vanishes(tmp_path: Path) -> None:
+    """Under their id; deleted they are gone with it."""
+    photos, out = write_photos(tmp_path / "photos", range(4)), tmp_path / "index"
+    build(photos, out)
+    with changing(out) as serving:
+        serving.add(1)
+        serving.add(3)
+    for seed in (1, 2, 3):
+        (photos / f"{seed:04d}.png").unlink()
+    with closing(Searcher.open(out)) as searcher:
+        assert searcher.read_photo(1) == photo_bytes(1)
+        assert searcher.read_photo(2) is None
+    build(photos, out, allow_vanished=True)
+    assert found_ids(out) == {0: 0, 1: 1, 3: 3}
+    with changing(out) as serving:
+        serving.delete(3)
+    build(photos, out)
+    assert found_ids(out) == {0: 0, 1: 1}
+    assert [path.read_bytes() for path in (out / "uploads").iterdir()] == [photo_bytes(1)]
+
+
+_BUSY_WRITER = """
+import sys; from pathlib import Path; from change_fixtures import changing
+with changing(Path(sys.argv[1])) as serving:
+    for seed in range(50, 70):
+        added = serving.add(seed).id
+        if seed % 4 == 0:
+            assert serving.delete(added)
+        print(added, flush=True)
+"""
+
+
+def test_compaction_beside_a_process_that_adds_and_deletes_loses_nothing(folder: Path) -> None:
+    """However often it is run meanwhile; a reader opened in between finds what was there."""
+    out = folder / "index"
+    for seed in range(20, 24):
+        build(write_photos(folder / "photos", [seed]), out, factory="IVF1,SQfp16")
+    environment = os.environ | {"PYTHONPATH": f"{Path(__file__).parent}:{sys.path[0]}"}
+    command = [sys.executable, "-c", _BUSY_WRITER, str(out)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        given = [int(writer.stdout.readline())]
+        assert compact_main(["--index", str(out), "--force"]) == 0
+        assert len(list((out / "manifests").iterdir())) == 2
+        with closing(Searcher.open(out)) as searcher:
+            assert searcher.matching([]).tolist()[:9] == [*range(8), given[0]]
+            assert compact_main(["--index", str(out), "--force"]) == 0
+            given += map(int, writer.stdout.read().split())
+            searcher.refresh()
+            assert searcher.num_live == 8 + 15
+    assert writer.returncode == 0
+    assert given == list(range(8, 28))
+    built = {0: 0, 1: 1, 2: 2, 3: 3, 4: 20, 5: 21, 6: 22, 7: 23}
+    added = {one: one + 42 for one in given if (one + 42) % 4}
+    assert found_ids(out) == built | added
+    build(folder / "photos", out)
+    assert found_ids(out) == built | added
+
+
+def test_a_full_disk_refuses_the_change_and_nothing_else(out: Path) -> None:
+    """At any step of an add and of a delete; with room again both are taken."""
+    refused = list[str]()
+    for step in range(1, 9):
+        full = FullAt(step)
+        with changing(out, steps=full) as serving:
+            try:
+                serving.delete(serving.add(7).id)
+            except ChangesRefusedError as error:
+                refused.append(str(error))
+            full.is_full = False
+            assert sorted(one.id for one in hits(serving.searcher, 0))[:4] == [0, 1, 2, 3]
+            added = serving.add(7).id
+            assert found_ids(out)[added] == 7
+            assert serving.delete(added)
+        assert sorted(found_ids(out)) == [0, 1, 2, 3]
+    assert len(refused) == 7
+    assert all("No space left on device; nothing was changed" in one for one in refused)
+
+
+class FullAt:
+    """Has no room at the n-th durable action, until there is."""
+
+    def __init__(self, step: int) -> None:
+        self.is_full, self._left = True, step
+
+    def __call__(self, _action: str) -> None:
+        """Count an action, or find the disk full."""
+        self._left -= 1
+        if self.is_full and self._left == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,4 +1,4 @@
-"""Faults of disks, processes and models that a build or a reader meets; see docs/index.md."""
+"""Faults of disks, processes and models that a build or a reader meets: docs/index-faults.md."""
 
 import errno
 import json
@@ -31,6 +31,7 @@ from index.codebook.footprint import human_bytes
 from index.errors import BuilderBusyError, ChangesRefusedError, DiskFullError
 from index.layout import Layout
 from index.searcher import Searcher
+from index.verify import main as verify_main
 
 OPTIONS = {"factory": "IVF1,SQ8", "shard_rows": 4}
 
@@ -164,6 +165,7 @@ def test_a_reader_without_write_permission_opens_and_searches() -> None:
             (found,) = searcher.search(rows[2:3], 1)
             assert found[0].id == 2
             assert searcher.photo_path(2) == photos / "000002"
+        assert verify_main(["--index", str(folder / "index")]) == 0
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0, 1.01, 0.99])

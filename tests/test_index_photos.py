@@ -12,7 +12,7 @@ import pytest
 from index_fixtures import build, photo_bytes, write_photos
 from PIL import Image
 
-import index.catalog_journal
+import index.catalog_photos
 from index.catalog_journal import Journal
 from index.catalog_scan import FoundPhoto
 from index.steps import no_steps
@@ -96,8 +96,8 @@ def test_a_scan_holds_a_batch_in_memory_not_the_tree(
     tmp_path: Path, num_scans: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first one, which only writes, and the next one, which compares."""
-    monkeypatch.setattr(index.catalog_journal, "_SCAN_BATCH", 1000)
-    monkeypatch.setattr(index.catalog_journal, "_PENDING_PAGE", 1000)
+    monkeypatch.setattr(index.catalog_photos, "_SCAN_BATCH", 1000)
+    monkeypatch.setattr(index.catalog_photos, "_PENDING_PAGE", 1000)
     num_photos = 8000
     with closing(Journal(tmp_path / "build.sqlite", steps=no_steps)) as journal:
         number = journal.collection_id("/photos/", created="")

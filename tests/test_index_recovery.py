@@ -4,10 +4,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from change_fixtures import changing, found_ids
 from index_fixtures import BrokenEmbedder, StubEmbedder, build, photo_bytes, png_of, write_photos
 from PIL import Image
 
 from index.build import main as build_main
+from index.changes.removal import remove_photos
 from index.errors import IndexFolderError
 from index.recover import main as recover_main
 from index.searcher import Searcher
@@ -157,3 +159,37 @@ def test_recovering_from_the_shell(
     assert "now run index.build" in text
     assert build_main(words) == 0
     assert "  new           0" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("is_catalog_whole", [False, True])
+def test_added_photos_are_recovered_with_the_others(
+    photos: Path, out: Path, *, is_catalog_whole: bool
+) -> None:
+    """Those a build has taken in by their bytes, the others from the journal; ids stay."""
+    with changing(out) as serving:
+        for seed in (20, 21, 22):
+            serving.add(seed)
+        serving.delete(8)
+    build(photos, out, shard_rows=4)
+    with changing(out) as serving:
+        serving.add(23)
+        serving.add(24)
+        serving.delete(11)
+        serving.delete(0)
+    before = found_ids(out)
+    assert before == {2: 2, 3: 3, 4: 4, 5: 5, 6: 9, 7: 20, 9: 22, 10: 23}
+    if is_catalog_whole:
+        (out / "build.sqlite").unlink()
+        max((out / "catalogs").iterdir()).unlink()
+    else:
+        lose_databases(out)
+    recover_index(out, [photos], StubEmbedder(), decode_threads=2)
+    embedder = StubEmbedder()
+    report = build(photos, out, embedder, shard_rows=4)
+    assert (report.num_new, embedder.num_embedded) == (0, 0)
+    assert found_ids(out) == before
+    with changing(out) as serving:
+        assert serving.add(8).id >= 12
+    remove_photos(out, ids=[3])
+    build(photos, out)
+    assert sorted(found_ids(out).values()) == [2, 4, 5, 8, 9, 20, 22, 23]

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from change_fixtures import changing, hits
 from index_fixtures import StubEmbedder, build, photo_bytes, write_photos
 
 from index.add import main as add_main
@@ -290,3 +291,78 @@ def test_adding_keeps_the_recall_that_was_asked_for(photos: Path, out: Path) -> 
     remove_photos(out, ids=[0])
     with closing(Searcher.open(out)) as searcher:
         assert searcher.manifest.search.target == 0.5
+
+
+def test_what_was_added_while_serving_is_removed_too(photos: Path, out: Path) -> None:
+    """By id, by the name a search gives, by its file and by its bytes, before any build."""
+    with changing(out) as serving:
+        added = [serving.add(seed).id for seed in (7, 8, 9, 10)]
+        names = [hits(serving.searcher, seed)[0].uri for seed in (8, 9)]
+        (photos.parent / "same.png").write_bytes(photo_bytes(10))
+        report = remove_photos(
+            out,
+            ids=added[:1],
+            paths=[Path(names[0]), out / "uploads" / names[1]],
+            photos=[photos.parent / "same.png"],
+        )
+        assert report == RemovalReport(4, 4, "000001")
+        serving.searcher.refresh()
+        assert serving.searcher.num_live == 4
+        assert serving.add(11).id == 8
+    assert sorted(paths(out)) == [0, 1, 2, 3, 8]
+    assert remove_photos(out, ids=added).num_removed == 0
+    build(photos, out)
+    assert sorted(paths(out)) == [0, 1, 2, 3, 8]
+    assert {path.read_bytes() for path in (out / "uploads").iterdir()} == {photo_bytes(11)}
+
+
+def test_removed_bytes_that_were_deleted_and_added_again_leave(photos: Path, out: Path) -> None:
+    """By the path they stood at, or the id they had."""
+    with changing(out) as serving:
+        for old in (1, 2):
+            assert serving.delete(old)
+            serving.add(old)
+    assert remove_photos(out, ids=[1], paths=[photos / "0002.png"]).num_live == 2
+    for _ in range(2):
+        assert sorted(paths(out)) == [0, 3]
+        build(photos, out)
+
+
+def test_bytes_of_a_deleted_photo_leave_the_disk_with_the_next_generation(
+    photos: Path, out: Path
+) -> None:
+    """Not those that were added again, and not those that others hold."""
+    uploads = out / "uploads"
+    with changing(out) as serving:
+        for seed in (7, 8, 9):
+            serving.add(seed)
+        serving.delete(4)
+    build(photos, out)
+    assert {path.read_bytes() for path in uploads.iterdir()} == {photo_bytes(8), photo_bytes(9)}
+    with changing(out) as serving:
+        serving.delete(5)
+        serving.add(8)
+        serving.delete(6)
+        build(photos, out, steps=(seen := list[str]()).append)
+        assert seen.index("CURRENT written") < seen.index("remove upload")
+        assert serving.searcher.read_photo(7) == photo_bytes(8)
+    assert {path.read_bytes() for path in uploads.iterdir()} == {photo_bytes(8)}
+    remove_photos(out, ids=[7])
+    assert not list(uploads.iterdir())
+
+
+def test_a_kill_before_bytes_leave_lets_the_next_build_remove_them(photos: Path, out: Path) -> None:
+    """Although nothing else is to be done."""
+    with changing(out) as serving:
+        serving.add(7)
+        serving.delete(4)
+
+    def die(action: str) -> None:
+        if action == "remove upload":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(photos, out, steps=die)
+    assert list((out / "uploads").iterdir())
+    assert not build(photos, out).is_new_generation
+    assert not list((out / "uploads").iterdir())

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
+from change_fixtures import changing
 from index_fixtures import StubEmbedder, build, photo_bytes, write_photos
 
 from index.changes.removal import remove_photos
@@ -122,3 +123,27 @@ def test_what_cannot_be_exported_is_said(
         export_index(root, tmp_path / "x.parquet")
     assert export_main(["--index", str(root), "--out", str(tmp_path / "x.npy")]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.jsonl", "x.npy"]
+
+
+def test_what_no_build_has_taken_in_is_exported_and_counted_apart(tmp_path: Path) -> None:
+    """Adds with their rows and files; deleted ones, added or indexed, are left out."""
+    out = tmp_path / "index"
+    build(write_photos(tmp_path / "photos", range(4)), out)
+    with changing(out) as serving:
+        for seed in (7, 8, 9):
+            serving.add(seed)
+        serving.delete(1)
+        serving.delete(5)
+        serving.add(1)
+    stats = read_stats(out)
+    assert (stats["live"], stats["pending"]) == (4, {"added": 3, "deleted": 1})
+    assert stats["bytes"]["uploads"] == sum(len(photo_bytes(seed)) for seed in (7, 8, 9, 1))
+    assert export_index(out, tmp_path / "x.npy") == 6
+    rows, embedder = np.load(tmp_path / "x.npy"), StubEmbedder()
+    lines = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text("utf-8").splitlines()]
+    assert [one["id"] for one in lines] == [0, 2, 3, 4, 6, 7]
+    for row, one, seed in zip(rows, lines, (0, 2, 3, 7, 9, 1), strict=True):
+        data = Path(one["path"]).read_bytes()
+        assert data == photo_bytes(seed)
+        expected = embedder.embed_pixels([embedder.read(data).pixels])[0]
+        assert np.array_equal(row, expected.astype(np.float16))

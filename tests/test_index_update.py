@@ -8,7 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_fixtures import Killed, VectorEmbedder, build, random_units, write_vectors
+from index_fixtures import (
+    Killed,
+    VectorEmbedder,
+    build,
+    photo_bytes,
+    random_units,
+    touch_later,
+    write_photos,
+    write_vectors,
+)
 
 from index.build import main as build_main
 from index.errors import IndexFolderError
@@ -178,3 +187,20 @@ def test_a_log_removed_after_a_kill_costs_no_photo(tmp_path: Path, suffix: str) 
     log.unlink()
     build(photos, out, VectorEmbedder())
     assert paths(out) == {0: ["000000"], 1: ["000001"], 2: ["000002"]}
+
+
+def test_names_spelled_out_are_compared_like_any_other(tmp_path: Path) -> None:
+    """They do not come in the order of their paths: unchanged, then changed ones, then gone."""
+    photos, out = write_photos(tmp_path / "photos", range(3)), tmp_path / "index"
+    odd = [os.fsencode(photos) + name for name in (b"/\xff.png", b"/0001\xfe.png", b"/\xfd")]
+    for name in odd:
+        Path(os.fsdecode(name)).write_bytes(b"no photo")
+    (photos / "é.png").write_bytes(photo_bytes(7))
+    assert build(photos, out).scanned == (7, 7, 0)
+    assert build(photos, out).scanned == (7, 0, 0)
+    touch_later(photos / "0001.png")
+    Path(os.fsdecode(odd[0])).unlink()
+    (photos / "é.png").unlink()
+    assert build(photos, out).scanned == (5, 1, 2)
+    Path(os.fsdecode(odd[0])).write_bytes(b"no photo")
+    assert build(photos, out).scanned == (6, 1, 0)

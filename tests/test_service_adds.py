@@ -221,3 +221,18 @@ def test_a_request_that_is_wrong_adds_nothing(unchanged: Service, jpeg: Jpeg) ->
         assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     assert client.get("/index").json()["counts"]["adds"] == 0
     assert nearest(service, jpeg(5))["id"] == "5"
+
+
+def test_bytes_sent_again_take_the_attributes_given(service_with_adds: Service, jpeg: Jpeg) -> None:
+    """Indexed or added before: the same id, found by the new attributes at once."""
+    service = service_with_adds
+    assert add(service, jpeg(50), json.dumps({"label": "cat"})).status_code == 201
+    for photo, expected in ((jpeg(50), NEW), (jpeg(3), "3")):
+        again = add(service, photo, json.dumps({"label": "dog"}))
+        assert (again.status_code, again.json()["id"]) == (200, expected)
+    dogs = {"must": [{"field": "label", "eq": "dog"}]}
+    found = service.search(jpeg(3), filter=json.dumps(dogs)).json()["results"]
+    assert [one["id"] for one in found] == ["3", NEW]
+    assert add(service, jpeg(3)).status_code == 200
+    listed = service.client.get("/images", params={"filter": json.dumps(dogs)}).json()["images"]
+    assert [one["id"] for one in listed] == ["3", NEW]

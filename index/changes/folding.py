@@ -6,16 +6,17 @@ their ids already.
 """
 
 import logging
+from collections.abc import Mapping
 
 import numpy as np
 
-from index.changes.record import Added, Change, SegmentStart
+from index.changes.record import Added, SegmentStart
 from index.changes.segment import Part, Segment, begin_segment, segment_numbers
 from index.collection.photo_file import read_same_bytes
 from index.collection.reading import PhotoEmbedder
 from index.lock import adds_lock
 from index.staging import StagedShard, StagingWriter, recover
-from index.store import Rows16
+from index.store import EMBEDDING_DTYPE, Rows16
 from index.workshop import Workshop
 from multigrain.errors import MultiGrainError
 
@@ -25,10 +26,22 @@ _logger = logging.getLogger(__name__)
 def take_changes(shop: Workshop, embedder: PhotoEmbedder, *, num_ids: int, shard_rows: int) -> None:
     """Take in what was added and deleted; later adds have ids behind `num_ids` of the build's."""
     _begin_behind(shop, num_ids)
+    for number in _unfolded(shop)[:-1]:
+        _fold(shop, _segment(shop, number), embedder, shard_rows=shard_rows)
+
+
+def _unfolded(shop: Workshop) -> list[int]:
     folded = shop.journal.folded()
-    for number in segment_numbers(shop.layout)[:-1]:
-        if number > folded:
-            _fold(shop, Segment(shop.layout, number), embedder, shard_rows=shard_rows)
+    return [number for number in segment_numbers(shop.layout) if number > folded]
+
+
+def _segment(shop: Workshop, number: int) -> Segment:
+    """A segment; where its first line is damaged its rows are nobody's, but its ids stay given."""
+    first_id = shop.journal.first_id_of_segment(number)
+    if first_id is None:  # begun before the journal knew of it
+        first_id = shop.journal.next_id()
+    start = SegmentStart(first_id=first_id, fingerprint="", D=shop.model.D)
+    return Segment(shop.layout, number, instead=start)
 
 
 def _begin_behind(shop: Workshop, num_ids: int) -> None:
@@ -36,32 +49,60 @@ def _begin_behind(shop: Workshop, num_ids: int) -> None:
 
     Where the build needs none, directly behind the last one, so that none is kept for nothing.
     """
-    layout, folded = shop.layout, shop.journal.folded()
-    with adds_lock(layout.adds_lock):
-        numbers = [number for number in segment_numbers(layout) if number > folded]
-        last = Segment(layout, numbers[-1] if numbers else folded)
-        changes = last.read().changes if numbers else []
-        first_id = max(shop.journal.next_id(), last.end if changes else 0) + num_ids
-        if last.start and not changes:
+    with adds_lock(shop.layout.adds_lock):
+        segments = [_segment(shop, number) for number in _unfolded(shop)]
+        used = [one for one in segments if one.read().changes or one.damaged or one.num_rows_lost]
+        first_id = max([shop.journal.next_id(), *(one.end for one in used)]) + num_ids
+        last = segments[-1] if segments else None
+        if last and last.start and last not in used:
             gap = last.start.first_id - first_id
             if gap == 0 or (gap > 0 and num_ids):
                 return
+        number = 1 + (last.number if last else shop.journal.folded())
         start = SegmentStart(first_id=first_id, fingerprint=shop.model.fingerprint, D=shop.model.D)
-        begin_segment(layout, last.number + 1, start, steps=shop.steps)
+        shop.journal.begin_segment(number, first_id=first_id)
+        begin_segment(shop.layout, number, start, steps=shop.steps)
 
 
 def _fold(shop: Workshop, segment: Segment, embedder: PhotoEmbedder, *, shard_rows: int) -> None:
     part = segment.read()
-    if not segment.is_read:
-        path = shop.layout.segment(segment.number)
-        _logger.warning("%s: damaged; what stands behind its last whole line is lost", path)
-    if segment.start and segment.start.fingerprint != shop.model.fingerprint:
-        part = _embedded_again(shop, part, embedder)
+    _warn_of_damage(shop, segment)
+    assert segment.start is not None
+    first_id = segment.start.first_id
+    is_ours = segment.start.fingerprint == shop.model.fingerprint
+    rows = _rows_of(shop, part, part.rows if is_ours else {}, embedder)
+    # Ids that were given and have no row any more stay dead: their rows are zero.
+    values = np.zeros((segment.end - first_id, shop.model.D), EMBEDDING_DTYPE)
+    for content_id, row in rows.items():
+        values[content_id - first_id] = row
     staged = list[StagedShard]()
-    if len(part.rows):
-        assert segment.start is not None
-        staged = _stage(shop, part.rows, first_id=segment.start.first_id, shard_rows=shard_rows)
-    shop.journal.fold(segment.number, part.changes, staged, created=shop.started)
+    if len(values):
+        staged = _stage(shop, values, first_id=first_id, shard_rows=shard_rows)
+    changes = [one for one in part.changes if not isinstance(one, Added) or one.id in rows]
+    shop.journal.fold(segment.number, changes, staged, created=shop.started)
+
+
+def _rows_of(
+    shop: Workshop, part: Part, rows: Mapping[int, Rows16], embedder: PhotoEmbedder
+) -> dict[int, Rows16]:
+    """The rows of the adds, those there are and those that are made again from the bytes."""
+    found = dict(rows)
+    for one in part.changes:
+        if isinstance(one, Added) and one.id not in found:
+            row = _embedded_again(shop, one, embedder)
+            if row is not None:
+                found[one.id] = row
+    return found
+
+
+def _warn_of_damage(shop: Workshop, segment: Segment) -> None:
+    path = shop.layout.segment(segment.number)
+    for line in segment.damaged:
+        _logger.warning("%s: line %d is damaged: what it says is lost", path, line)
+    if segment.num_rows_lost:
+        _logger.warning("%s: the lines of %d added photos are lost", path, segment.num_rows_lost)
+    if not segment.is_read:
+        _logger.warning("%s: its last line has no end and is passed over", path)
 
 
 def _stage(shop: Workshop, rows: Rows16, *, first_id: int, shard_rows: int) -> list[StagedShard]:
@@ -80,29 +121,14 @@ def _stage(shop: Workshop, rows: Rows16, *, first_id: int, shard_rows: int) -> l
         return writer.sync()
 
 
-def _embedded_again(shop: Workshop, part: Part, embedder: PhotoEmbedder) -> Part:
-    """The same changes with rows of this model; an add whose bytes are gone leaves."""
-    changes = list[Change]()
-    rows = np.zeros((len(part.rows), shop.model.D), part.rows.dtype)
-    place = -1
-    for change in part.changes:
-        if isinstance(change, Added):
-            place += 1
-            row = _embed(shop, change, embedder)
-            if row is None:
-                continue
-            rows[place] = row
-        changes.append(change)
-    return Part(changes, rows)
-
-
-def _embed(shop: Workshop, added: Added, embedder: PhotoEmbedder) -> Rows16 | None:
+def _embedded_again(shop: Workshop, added: Added, embedder: PhotoEmbedder) -> Rows16 | None:
+    """The row of added bytes by this model, fp16 [D]; None where they are gone."""
     path = shop.layout.upload(added.sha256)
     data = read_same_bytes([path], bytes.fromhex(added.sha256), num_bytes=added.num_bytes)
     try:
         if data is not None:
             (row,) = embedder.embed_pixels([embedder.read(data).pixels], 1)
-            stored: Rows16 = row.astype(np.float16)
+            stored: Rows16 = row.astype(EMBEDDING_DTYPE)
             return stored
     except MultiGrainError as error:
         _logger.warning("%s: %s", path, error)

@@ -3,136 +3,139 @@
 Letters: n rows, D embedding.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.catalog import UPLOADS_ROOT
-from index.catalog_reader import Content, Entry
+from index.catalog_reader import Content, Entry, StoredContent
 from index.catalog_recent import matching
-from index.changes.record import Added, Change
+from index.changes.added_rows import AddedRows
+from index.changes.growing_ids import FirstIds
+from index.changes.record import Added, Linked
 from index.collection.photo_file import read_same_bytes
 from index.layout import Layout
-from index.searching.half import unit
 from index.searching.where import Filter
-from index.store import EMBEDDING_DTYPE, Rows16
 
 
-class AddedRows(NamedTuple):
-    """The rows of all adds, those deleted since included: ids int64 [n] ascending, fp16 [n, D].
+class Since(NamedTuple):
+    """What bytes are from a change on: added, or, with None, deleted."""
 
-    `scaled` are the same of unit length, fp32: every search reads them all.
-    """
-
-    ids: NDArray[np.int64]
-    rows: Rows16
-    scaled: NDArray[np.float32]
-
-    @property
-    def dim(self) -> int:
-        """The embedding's dimension D."""
-        return int(self.rows.shape[1])
-
-    def gather(self, ids: NDArray[np.int64]) -> Rows16:
-        """The rows of ids in their order."""
-        gathered: Rows16 = self.rows[np.searchsorted(self.ids, ids)]
-        return gathered
-
-    def units(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The rows of ascending ids scaled to unit length, fp32 [n, D]."""
-        places = np.searchsorted(self.ids, ids)
-        if len(places) and places[-1] - places[0] + 1 == len(places):
-            return self.scaled[places[0] : places[-1] + 1]  # nothing is copied
-        chosen: NDArray[np.float32] = self.scaled[places]
-        return chosen
+    change: int
+    added: Added | None
 
 
-class _Buffer:
-    """Grows by doubling; rows already shown never move under whoever looks at them."""
+class LinkedSince(NamedTuple):
+    """What was said of live bytes by a change."""
 
-    def __init__(self, dim: int) -> None:
-        self._ids, self._rows = np.empty(0, np.int64), np.empty((0, dim), EMBEDDING_DTYPE)
-        self._scaled = np.empty((0, dim), np.float32)
-        self._num = 0
-
-    def append(self, ids: Sequence[int], rows: Rows16) -> AddedRows:
-        end = self._num + len(ids)
-        if end > len(self._ids):
-            size = max(end, 2 * self._num)
-            self._ids = _enlarged(self._ids[: self._num], size)
-            self._rows = _enlarged(self._rows[: self._num], size)
-            self._scaled = _enlarged(self._scaled[: self._num], size)
-        self._ids[self._num : end], self._rows[self._num : end] = ids, rows
-        self._scaled[self._num : end] = unit(rows)
-        self._num = end
-        return AddedRows(self._ids[:end], self._rows[:end], self._scaled[:end])
-
-
-def _enlarged(rows: NDArray[Any], size: int) -> NDArray[Any]:
-    """A copy with room for `size` rows."""
-    enlarged = np.empty((size, *rows.shape[1:]), rows.dtype)
-    enlarged[: len(rows)] = rows
-    return enlarged
+    change: int
+    link: Linked
 
 
 class Recent:
     """The changes no generation holds yet, at one moment; never changed.
 
-    `ids` int64 [n] are the live adds, ascending; `hidden` the generation's contents that are
-    not to be found any more: deleted ones, and those whose bytes were added under another id.
+    All such moments share what only grows, so that one more costs the same however many changes
+    there are. `hidden` are the generation's contents that are not to be found any more: deleted
+    ones, and those whose bytes were added under another id. `linked` are those that have a path
+    in uploads/ more, or other attributes there.
     """
 
     def __init__(
         self,
         layout: Layout,
         rows: AddedRows,
+        *,
+        hidden: FirstIds,
+        linked: FirstIds,
+        num_changes: int,
         added: Mapping[int, Added],
-        by_hash: Mapping[str, Added | None],
-        hidden: frozenset[int],
+        by_hash: Mapping[str, Sequence[Since]],
+        links: Mapping[int, Sequence[LinkedSince]],
     ) -> None:
-        self.rows, self.hidden = rows, hidden
-        self._layout, self._added, self._by_hash = layout, added, by_hash
-        self._live = {one.id: one for one in by_hash.values() if one is not None}
-        self.ids = np.array(sorted(self._live), np.int64)
+        self.rows, self.hidden, self.linked = rows, hidden, linked
+        self._layout, self._num_changes = layout, num_changes
+        self._added, self._by_hash, self._links = added, by_hash, links
 
-    @property
-    def num_deleted(self) -> int:
-        """How many contents were deleted and not added again."""
-        return sum(one is None for one in self._by_hash.values())
+    @cached_property
+    def ids(self) -> NDArray[np.int64]:
+        """The live adds, int64 [n], ascending."""
+        return self.rows.live_ids(self._num_changes)
 
     def knows(self, sha256: str) -> bool:
         """Whether these bytes were added or deleted since the generation."""
-        return sha256 in self._by_hash
+        return self._since(sha256) is not None
 
     def id_of(self, sha256: str) -> int | None:
         """The id under which these bytes were added and are live."""
-        added = self._by_hash.get(sha256)
-        return added.id if added else None
+        since = self._since(sha256)
+        return since.added.id if since and since.added else None
 
     def get(self, content_id: int) -> Added | None:
         """What was added under a live id."""
-        return self._live.get(content_id)
+        added = self._added.get(content_id)
+        since = self._since(added.sha256) if added else None
+        now = since.added if since else None
+        return now if now and now.id == content_id else None
 
     def entries(self, ids: Iterable[int], *, also_dead: bool = False) -> dict[int, Entry]:
         """The entries of live adds among these ids; `also_dead`: of those deleted since, too."""
-        known = self._added if also_dead else self._live
-        return {one: self._entry(known[one]) for one in ids if one in known}
+        dead = self._added if also_dead else {}
+        found = ((one, self.get(one) or dead.get(one)) for one in ids)
+        return {one: self._entry(added) for one, added in found if added}
+
+    def link(self, content_id: int) -> Linked | None:
+        """What was said last of a content of the generation that was added again."""
+        found = reversed(self._links.get(content_id, ()))
+        return next((one.link for one in found if one.change <= self._num_changes), None)
+
+    def relinked(self, content_id: int, entry: Entry) -> Entry:
+        """The entry of a content of the generation, with what was said since."""
+        link = self.link(content_id)
+        if link is None:
+            return entry
+        place = (UPLOADS_ROOT, link.sha256)
+        places = entry.places if place in entry.places else (*entry.places, place)
+        metadata = link.metadata if places[0] == place else entry.metadata
+        paths = list(dict.fromkeys(path for _, path in places))
+        return entry._replace(places=places, metadata={**metadata, "paths": paths})
 
     def contents(self, ids: Iterable[int]) -> list[Content]:
         """What is known of live adds among these ids, by id."""
-        return [self._content(self._live[one]) for one in sorted({*ids} & self._live.keys())]
+        return [self._content(one) for one in self._live(sorted({*ids}))]
 
-    def matching(self, filters: Sequence[Filter]) -> NDArray[np.int64]:
-        """The live adds that meet every filter: ids int64 [n], ascending."""
-        return matching(self._live.values(), filters) if self._live and filters else self.ids
+    def matching(
+        self, filters: Sequence[Filter], linked: Mapping[int, StoredContent]
+    ) -> NDArray[np.int64]:
+        """The live adds, and those of these linked contents, that meet every filter.
+
+        Ids int64 [n], ascending.
+        """
+        if not filters or not (len(self.ids) or linked):
+            return self.ids
+        links = ((stored, self.link(one)) for one, stored in linked.items())
+        pairs = ((stored, link) for stored, link in links if link)
+        return matching(self._live(self.ids.tolist()), pairs, filters)
 
     def read_photo(self, content_id: int) -> bytes | None:
-        """The bytes of a live add; None where the file does not hold them any more."""
-        added = self._live[content_id]
+        """The bytes of an add; None where the file does not hold them any more."""
+        return self.read_upload(self._added[content_id])
+
+    def read_upload(self, added: Added | Linked) -> bytes | None:
+        """The bytes of uploads/; None where the file does not hold them any more."""
         paths = [self._layout.upload(added.sha256)]
         return read_same_bytes(paths, bytes.fromhex(added.sha256), num_bytes=added.num_bytes)
+
+    def _since(self, sha256: str) -> Since | None:
+        """What became of these bytes last; changes of later moments stand behind it."""
+        found = reversed(self._by_hash.get(sha256, ()))
+        return next((one for one in found if one.change <= self._num_changes), None)
+
+    def _live(self, ids: Iterable[int]) -> Iterator[Added]:
+        return (added for added in map(self.get, ids) if added)
 
     def _entry(self, added: Added) -> Entry:
         metadata = {**added.metadata, "paths": [added.sha256]}
@@ -153,32 +156,3 @@ class Recent:
             taken_at=added.taken_at,
             camera=added.camera,
         )
-
-
-class RecentChanges:
-    """Takes changes in, one after another, and gives what they come to."""
-
-    def __init__(
-        self, layout: Layout, *, dim: int, ids_of: Callable[[list[bytes]], dict[bytes, int]]
-    ) -> None:
-        self._layout, self._ids_of = layout, ids_of
-        self._buffer = _Buffer(dim)
-        none = np.empty((0, dim), EMBEDDING_DTYPE)
-        self._rows = self._buffer.append([], none)
-        self._added: dict[int, Added] = {}
-        self._by_hash: dict[str, Added | None] = {}
-        self._hidden = frozenset[int]()
-
-    def take(self, changes: Sequence[Change], rows: Rows16) -> None:
-        """Take in changes and the rows of the adds among them, fp16 [n, D]."""
-        adds = {one.id: one for one in changes if isinstance(one, Added)}
-        self._rows = self._buffer.append(list(adds), rows)
-        self._added |= adds
-        self._by_hash |= {one.sha256: one if isinstance(one, Added) else None for one in changes}
-        hashes = [bytes.fromhex(one.sha256) for one in changes]
-        self._hidden |= frozenset(self._ids_of(hashes).values())
-
-    def now(self) -> Recent:
-        """What all changes so far come to."""
-        by_hash = dict(self._by_hash)
-        return Recent(self._layout, self._rows, self._added, by_hash, self._hidden)

@@ -25,17 +25,31 @@ class SegmentStart(_Record):
 
 
 class Added(_Record):
-    """New bytes under a new id, with what a catalog says of them; its row is the segment's next."""
+    """New bytes under a new id, with what a catalog says of them.
+
+    Its row is the segment's, by id; `row_crc32` is the checksum of the row's bytes.
+    """
 
     kind: Literal["add"] = "add"
     id: int
     sha256: str
+    row_crc32: int
     num_bytes: int
     width: int
     height: int
     format: str
     taken_at: str | None = None
     camera: str | None = None
+    metadata: dict[str, JsonValue] = {}
+
+
+class Linked(_Record):
+    """Live bytes that were added again: a path in uploads/, and the attributes it has from now."""
+
+    kind: Literal["path"] = "path"
+    id: int
+    sha256: str
+    num_bytes: int
     metadata: dict[str, JsonValue] = {}
 
 
@@ -47,8 +61,8 @@ class Deleted(_Record):
     sha256: str
 
 
-Change = Added | Deleted
-Record = SegmentStart | Added | Deleted
+Change = Added | Linked | Deleted
+Record = SegmentStart | Added | Linked | Deleted
 _records: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 
 

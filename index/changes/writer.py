@@ -1,5 +1,6 @@
 """Adds and deletes while an index is served: one process appends them to the journal."""
 
+import zlib
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -8,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from index.changes.record import Added, Deleted, to_line
+from index.changes.record import Added, Deleted, Linked, to_line
 from index.changes.segment import Segment
 from index.errors import ChangesRefusedError, IndexFolderError, NotWriterError
 from index.layout import Layout
 from index.lock import adds_lock, take_lock
 from index.searcher import Searcher
 from index.steps import Steps, no_steps
-from index.store import EMBEDDING_DTYPE
+from index.store import EMBEDDING_DTYPE, Rows16
 from multigrain.embedder import Prepared
 from multigrain.files import write_via_temporary
 
@@ -59,7 +60,7 @@ class ChangeWriter:
             leftover.unlink()
 
     def add(self, searcher: Searcher, photo: NewPhoto, row: NDArray[np.float32]) -> AddedPhoto:
-        """Add bytes with their unit row fp32 [D]; those that are live already keep their id.
+        """Add bytes with their unit row fp32 [D]; those that are live already as `add_known` does.
 
         Raises ChangesRefusedError, and IndexFolderError for a row that is no unit vector or
         metadata that is not JSON.
@@ -71,9 +72,10 @@ class ChangeWriter:
                 searcher.refresh()
                 known = searcher.present.id_of(digest)
                 if known is not None:
+                    self._link(searcher, known, digest, photo.data, photo.metadata)
                     return AddedPhoto(known, is_new=False)
                 segment = self._segment(searcher)
-                record = _record(segment.end, digest, photo)
+                record = _record(segment.end, digest, photo, stored)
                 to_line(record)  # refused before anything is written
                 self._write_upload(digest, photo.data)
                 segment.append(record, stored, steps=self._steps)
@@ -81,6 +83,25 @@ class ChangeWriter:
         except OSError as error:
             raise self._refused(error) from error
         return AddedPhoto(record.id, is_new=True)
+
+    def add_known(
+        self, searcher: Searcher, data: bytes, metadata: dict[str, JsonValue]
+    ) -> int | None:
+        """Add live bytes again: they keep their id, and stay if all their other files vanish.
+
+        Attributes replace those they were added with before; none leave them as they are. None
+        where the bytes are not live. Raises as `add`.
+        """
+        digest = sha256(data).hexdigest()
+        try:
+            with adds_lock(self._layout.adds_lock):
+                searcher.refresh()
+                known = searcher.present.id_of(digest)
+                if known is not None:
+                    self._link(searcher, known, digest, data, metadata)
+        except OSError as error:
+            raise self._refused(error) from error
+        return known
 
     def delete(self, searcher: Searcher, content_id: int) -> bool:
         """Take a content out, and keep its bytes out of builds; False where none is live.
@@ -104,12 +125,29 @@ class ChangeWriter:
         """Let another process take the changes."""
         self._held.close()
 
+    def _link(
+        self,
+        searcher: Searcher,
+        known: int,
+        digest: str,
+        data: bytes,
+        metadata: dict[str, JsonValue],
+    ) -> None:
+        if not says_more(searcher, known, metadata):
+            return
+        segment = self._segment(searcher)
+        record = Linked(id=known, sha256=digest, num_bytes=len(data), metadata=metadata)
+        to_line(record)  # refused before anything is written
+        self._write_upload(digest, data)
+        segment.append(record, None, steps=self._steps)
+        searcher.refresh()
+
     def _segment(self, searcher: Searcher) -> Segment:
         segment = searcher.open_segment()
         if segment is None:
             raise ChangesRefusedError(
-                f"{self._layout.root}: made before photos could be added while serving; run "
-                "index.build once more"
+                f"{self._layout.root}: no journal can be gone on with (none is begun, or it is "
+                "damaged); run index.build once more"
             )
         return segment
 
@@ -124,18 +162,25 @@ class ChangeWriter:
         return ChangesRefusedError(f"{name}: {error.strerror or error}; nothing was changed")
 
 
-def _stored(row: NDArray[np.float32], *, dim: int) -> NDArray[np.float16]:
+def says_more(searcher: Searcher, content_id: int, metadata: dict[str, JsonValue]) -> bool:
+    """Whether adding a live content again would change anything."""
+    before = searcher.present.attributes_added(content_id)
+    return before is None or (bool(metadata) and metadata != before)
+
+
+def _stored(row: NDArray[np.float32], *, dim: int) -> Rows16:
     # A NaN or infinite value makes the comparison false.
     if row.shape != (dim,) or not abs(float(np.linalg.norm(row)) - 1.0) <= _NORM_TOLERANCE:
         raise IndexFolderError(f"the embedding, of shape {list(row.shape)}, is no unit vector")
     return row.astype(EMBEDDING_DTYPE)
 
 
-def _record(content_id: int, digest: str, photo: NewPhoto) -> Added:
+def _record(content_id: int, digest: str, photo: NewPhoto, row: Rows16) -> Added:
     prepared = photo.prepared
     return Added(
         id=content_id,
         sha256=digest,
+        row_crc32=zlib.crc32(row.tobytes()),
         num_bytes=len(photo.data),
         width=prepared.width,
         height=prepared.height,

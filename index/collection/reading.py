@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from index.catalog_journal import PendingPhoto
+from index.catalog_photos import PendingPhoto
 from index.collection.photo_file import read_photo_file
 from multigrain.photo import PhotoError
 from multigrain.photo_limits import DEFAULT_LIMITS

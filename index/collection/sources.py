@@ -84,18 +84,20 @@ def _walk(root: Path, entered: set[_Folder]) -> Iterator[FoundPhoto]:
     listed = [("", iter(_listed_root(root, entered)))]
     while listed:
         prefix, names = listed[-1]
-        key, name = next(names, (b"", ""))
-        if not key:
-            listed.pop()
-        elif key.endswith(b"/"):
-            try:
-                inside = _enter(root / prefix / name, entered)
-            except OSError:
-                yield _failed(prefix + name, "folder_unreadable", label=_class_of(prefix))
-            else:
+        folder, label = base + prefix, _class_of(prefix)
+        for key, name in names:
+            if key.endswith(b"/"):
+                try:
+                    inside = _enter(root / prefix / name, entered)
+                except OSError:
+                    yield _failed(prefix + name, "folder_unreadable", label=label)
+                    continue
                 listed.append((f"{prefix}{name}/", iter(inside)))
-        elif found := _find(base + prefix + name, prefix + name, label=_class_of(prefix)):
-            yield found
+                break
+            if found := _find(folder + name, prefix + name, label=label):
+                yield found
+        else:
+            listed.pop()
 
 
 def _class_of(prefix: str) -> str | None:
@@ -129,7 +131,7 @@ def _unreadable(root: Path, error: OSError) -> IndexFolderError:
 def _sorted_names(folder: Path) -> list[_Name]:
     with os.scandir(folder) as entries:
         return sorted(
-            (os.fsencode(entry.name) + (b"/" if _is_folder(entry) else b""), entry.name)
+            (os.fsencode(f"{entry.name}/" if _is_folder(entry) else entry.name), entry.name)
             for entry in entries
             if not entry.name.startswith(".")
         )
@@ -146,7 +148,7 @@ def _find(
     file: str, path: str, *, attributes: str | None = None, label: str | None = None
 ) -> FoundPhoto | None:
     """A file as a scan records it; None for a pipe, a socket or a device."""
-    stat = _stat(file) if is_utf8(path) else "path_not_utf8"
+    stat = _stat(file) if path.isascii() or is_utf8(path) else "path_not_utf8"
     if isinstance(stat, str):
         return _failed(path, stat, attributes=attributes, label=label)
     if not S_ISREG(stat.st_mode):

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from index.catalog_journal import PendingPhoto
+from index.catalog_photos import PendingPhoto
 from index.collection.reading import ReadPhoto
 
 # Photos that were tried before do not count, so without it a block had no end.

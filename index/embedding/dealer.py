@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 import numpy as np
 from numpy.typing import NDArray
 
-from index.catalog_journal import PendingPhoto
+from index.catalog_photos import PendingPhoto
 from index.collection.meter import Spent
 from index.collection.reading import ReadPhoto
 from index.embedding.blocks import Claim, EmbeddedBlock

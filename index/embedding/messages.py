@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from index.catalog_journal import PendingPhoto
+from index.catalog_photos import PendingPhoto
 from index.collection.meter import Spent
 from index.collection.reading import ReadPhoto
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index.catalog_journal import PendingPhoto
+from index.catalog_photos import PendingPhoto
 from index.collection.meter import Meter
 from index.collection.photo_file import read_photo_file
 from index.collection.reading import PhotoEmbedder, ReadPhoto, read_photo

@@ -14,7 +14,7 @@ from typing import ParamSpec
 import numpy as np
 from numpy.typing import NDArray
 
-from index.catalog_journal import PendingPhoto
+from index.catalog_photos import PendingPhoto
 from index.collection.known import has_head
 from index.collection.meter import Meter
 from index.collection.photo_file import read_photo_file

@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
-from index.catalog_reader import CatalogReader, Content, Entry
+from index.catalog import UPLOADS_ROOT
+from index.catalog_reader import CatalogReader, Content, Entry, StoredContent
 from index.changes.recent import Recent
 from index.searching.half import unit
 from index.searching.ranker import Ranker
@@ -84,31 +86,51 @@ class Present(NamedTuple):
         added = self.recent.entries(ids, also_dead=also_dead)
         hidden = () if also_dead else self.recent.hidden
         others = [one for one in ids if one not in added and one not in hidden]
-        return self.catalog.entries(others) | added if others else added
+        found = self.catalog.entries(others) if others else {}
+        if len(self.recent.linked):
+            found = {one: self.recent.relinked(one, found[one]) for one in found}
+        return found | added
 
     def contents(self, ids: Sequence[int]) -> list[Content]:
         """What is known of live contents, by id; unknown and dead ids are left out."""
         others = [one for one in ids if one not in self.recent.hidden]
+        found = self.catalog.contents(others)
+        entries = self.entries([one.id for one in found if one.id in self.recent.linked])
+        found = [
+            one._replace(metadata=entries[one.id].metadata) if one.id in entries else one
+            for one in found
+        ]
         # Adds have ids behind all others.
-        return self.catalog.contents(others) + self.recent.contents(ids)
+        return found + self.recent.contents(ids)
 
     def scroll(self, *, after: int, limit: int, filters: Sequence[Filter]) -> list[int]:
         """The first `limit` of the ids above `after` that `matching` gives."""
+        if filters and len(self.recent.linked):
+            all_found = self.matching(filters)
+            return [int(one) for one in all_found[all_found > after][:limit]]
         found, page, last = list[int](), [after], after
         while page and len(found) < limit:
             page = self.catalog.scroll(after=last, limit=limit, filters=filters)
             found += [one for one in page if one not in self.recent.hidden]
             last = page[-1] if page else last
         if len(found) < limit:
-            added = self.recent.matching(filters)
+            added = self.recent.matching(filters, {})
             found += [int(one) for one in added[added > after]]
         return found[:limit]
 
     def matching(self, filters: Sequence[Filter]) -> NDArray[np.int64]:
         """The contents with a live photo that meets every filter: ids int64 [n], ascending."""
-        found, hidden = self.catalog.matching(filters), list(self.recent.hidden)
-        kept = np.setdiff1d(found, hidden, assume_unique=True) if hidden else found
-        return np.concatenate([kept, self.recent.matching(filters)])
+        linked = self._linked() if filters else {}
+        others = [*self.recent.hidden, *linked]
+        found = self.catalog.matching(filters)
+        kept = np.setdiff1d(found, others) if others else found
+        recent = self.recent.matching(filters, linked)
+        return np.union1d(kept, recent) if linked else np.concatenate([kept, recent])
+
+    def _linked(self) -> dict[int, StoredContent]:
+        """The live contents of the generation that were added again."""
+        live = [one for one in self.recent.linked if self.ranker.is_live(one)]
+        return self.catalog.stored(live) if live else {}
 
     def read_photo(self, content_id: int) -> bytes | None:
         """The bytes of a live content, from the first file that still holds them; else None."""
@@ -116,7 +138,19 @@ class Present(NamedTuple):
             return None
         if self.recent.get(content_id) is not None:
             return self.recent.read_photo(content_id)
-        return self.catalog.read_photo(content_id)
+        data, link = self.catalog.read_photo(content_id), self.recent.link(content_id)
+        return self.recent.read_upload(link) if data is None and link else data
+
+    def attributes_added(self, content_id: int) -> dict[str, JsonValue] | None:
+        """The attributes under which a live content was added; None where it never was."""
+        if added := self.recent.get(content_id):
+            return added.metadata
+        if link := self.recent.link(content_id):
+            return link.metadata
+        stored = self.catalog.stored([content_id]).get(content_id)
+        photos = stored.photos if stored else []
+        found = (one["attributes"] or {} for root, one in photos if root == UPLOADS_ROOT)
+        return next(found, None)
 
     def hash_of(self, content_id: int) -> str | None:
         """The sha256 of a live content's bytes, hex; None for an unknown or dead id."""

@@ -14,6 +14,7 @@ from index.errors import IndexFolderError
 from index.layout import Layout
 from index.manifest import FilePart, Manifest, ShardPart, parse_manifest
 from index.store import unpack_live
+from index.upkeep.check_adds import check_adds
 from index.upkeep.check_shard import (
     Fault,
     check_shard,
@@ -67,6 +68,9 @@ def check_folder(layout: Layout, *, deep: bool) -> Found:
         faults += _check_counts(layout, one, live[one.generation])
         faults += _check_codebook(layout, one, deep=deep)
         faults += _check_model(layout, one, deep=deep)
+    # What the newest has taken in leaves with the generation before it.
+    folded = max((one.adds.folded for one in manifests), default=0)
+    faults += check_adds(layout, folded=folded, deep=deep)
     num_files = 1 + len(generations(layout)) + len(files)
     num_files += sum(len(list((layout.shards / folder).glob("*"))) for folder in jobs)
     return Found(list(dict.fromkeys(faults)), num_files)

@@ -18,7 +18,7 @@ from multigrain.files import sha256_of
 
 _BLOCK_ROWS = 65_536
 # Embeddings are checked to 1e-3 when they are made; fp16 rounds each value by up to 2^-11.
-_NORM_TOLERANCE = 2e-3
+NORM_TOLERANCE = 2e-3
 
 
 class Fault(NamedTuple):
@@ -116,7 +116,7 @@ def _check_rows(rows: Rows16, first_id: int, live: NDArray[np.bool_] | None) -> 
     for start in range(0, len(rows), _BLOCK_ROWS):
         norms = np.linalg.norm(rows[start : start + _BLOCK_ROWS].astype(np.float32), axis=1)
         # A NaN or infinite value makes the comparison false.
-        bad = ~(np.abs(norms - 1) <= _NORM_TOLERANCE)
+        bad = ~(np.abs(norms - 1) <= NORM_TOLERANCE)
         if live is not None:
             bad &= live[start : start + len(norms)] | (norms != 0)
         else:

@@ -14,8 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from index.catalog import UPLOADS_ROOT
 from index.catalog_generations import ShardRecord
 from index.catalog_journal import Journal, NewContent, Outcome
+from index.catalog_scan import FoundPhoto
+from index.changes.record import Added
+from index.changes.segment import Segment, segment_numbers
 from index.collection.reading import PhotoEmbedder, ReadPhoto, read_photo
 from index.collection.sources import Source, open_source, scan
 from index.current import generations, live_manifest, read_current
@@ -114,6 +118,8 @@ def _take_shards(layout: Layout, journal: Journal, manifest: Manifest) -> None:
     journal.take_up(names, pointer.sha256 if pointer else "", next_id=next_id)
     for part in manifest.shards:
         journal.add_shard(ShardRecord(part.folder, part.first_id, part.n, manifest.codebook))
+    # Else the next build would take in again what the shards hold.
+    journal.take_up_segments(manifest.adds.folded)
 
 
 def _find_rows(
@@ -130,6 +136,9 @@ def _find_rows(
         number = journal.collection_id(source.root, created=manifest.created)
         journal.record_scan(number, scan(source, skip=layout.root))
         bases[number] = source.base
+    added = journal.uploads_id(created=manifest.created)
+    journal.record_scan(added, _folded_uploads(layout, manifest))
+    bases[added] = layout.uploads
     live = live_flags(layout, manifest)
     ranker = Ranker(
         layout, codebook=manifest.codebook, shards=manifest.shards, live=live, dim=embedder.dim
@@ -144,9 +153,22 @@ def _find_rows(
             progress.update(num_done)
     finally:
         progress.close()
+    journal.forget_unread(added)
     return RecoveryReport(
         manifest.counts.live, finder.num_found, finder.num_unknown, from_catalog=False
     )
+
+
+def _folded_uploads(layout: Layout, manifest: Manifest) -> Iterator[FoundPhoto]:
+    """The files of added bytes whose rows the shards hold; the next build takes in the others."""
+    waiting = set[str]()
+    for number in segment_numbers(layout):
+        if number > manifest.adds.folded:
+            changes = Segment(layout, number).read().changes
+            waiting |= {one.sha256 for one in changes if isinstance(one, Added)}
+    if layout.uploads.is_dir():
+        found = scan(Source(UPLOADS_ROOT, layout.uploads), skip=layout.staging)
+        yield from (one for one in found if one.path not in waiting)
 
 
 def _blocks(

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from index.current import current_manifest
 from index.layout import Layout
 from index.manifest import Manifest
 from index.upkeep.check_shard import Fault
 from index.upkeep.remake import remake
+from index.upkeep.repair_adds import Repair, repair_adds
 
 _NEXT_BUILD = {
     "emb.f16": "removed: the next index.build embeds its photos again, ids stay",
@@ -27,18 +27,12 @@ _SAYS_ONLY = (
 _OLD = "left: it is of an older generation, which leaves with the next one"
 
 
-class Repair(NamedTuple):
-    """What was done about a damaged file; `is_whole` where it is as it was written."""
-
-    file: Path
-    what: str
-    is_whole: bool
-
-
 def repair(layout: Layout, faults: Sequence[Fault]) -> Iterator[Repair]:
     """Make again what can be made from other files of the folder, remove what a build makes."""
     live = current_manifest(layout)
-    damaged = {fault.file for fault in faults}
+    of_adds = {fault.file for fault in faults if fault.file.parent in (layout.adds, layout.uploads)}
+    yield from repair_adds(layout, sorted(of_adds))
+    damaged = {fault.file for fault in faults} - of_adds
     for path in sorted(damaged, key=_turn):
         if live is None or not _belongs_to(layout, live, path):
             yield Repair(path, _LEFT if path.suffix == ".json" else _OLD, is_whole=False)
