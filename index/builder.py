@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from index.catalog_scan import ScanCounts
+from index.codebook.asked import kept_lines, to_record
 from index.codebook.footprint import Expected, MemoryCheck
 from index.codebook.memory import PeakMemory, Taken
 from index.codebook.train import Codebook
@@ -23,6 +24,7 @@ from index.merge import merge_shards
 from index.stage_times import StageTimes
 from index.stages import (
     Stage,
+    asked_of,
     embed_photos,
     encode_shards,
     expectation,
@@ -152,6 +154,7 @@ def build_index(
                 ram=ram,
                 target_recall=target_recall,
                 shard_rows=shard_rows,
+                announce=announce,
             )
         report = _report(shop, manifest, codebook, times)
         return report._replace(
@@ -172,6 +175,7 @@ def _indexed(
     ram: int | None,
     target_recall: float,
     shard_rows: int,
+    announce: Callable[[str], None],
 ) -> tuple[Codebook | None, Manifest | None]:
     """Run the stages behind embedding that are due; gives the codebook and what was published."""
     codebook, manifest = None, None
@@ -180,6 +184,11 @@ def _indexed(
             codebook = train_codebook(shop, factory=factory, ram=ram)
     elif set(due) & {Stage.ENCODE, Stage.MERGE, Stage.TUNE, Stage.PUBLISH}:
         codebook = trained_codebook(shop, factory=factory, ram=ram)
+    asked = asked_of(shop, factory=factory, ram=ram)
+    is_given = factory is not None or ram is not None
+    if codebook and not is_given:
+        for line in kept_lines(shop.parent, asked, chosen=codebook.factory):
+            announce(line)
     if Stage.ENCODE in due and codebook:
         with times.of(Stage.ENCODE):
             encode_shards(shop, codebook)
@@ -191,7 +200,7 @@ def _indexed(
             tune_search(shop, codebook, embedder, target=target_recall)
     if Stage.PUBLISH in due and codebook:
         with times.of(Stage.PUBLISH):
-            manifest = publish_generation(shop, codebook)
+            manifest = publish_generation(shop, codebook, asked=to_record(shop.parent, asked))
     return codebook, manifest
 
 

@@ -72,6 +72,13 @@ class AddsPart(_Part):
     folded: int = 0
 
 
+class AskedPart(_Part):
+    """The string or the memory in bytes that builds were asked for; null where none was."""
+
+    factory: str | None = None
+    ram: int | None = None
+
+
 class CurvePoint(_Part):
     """A measured search: lists, candidates re-scored, recall@10, microseconds a query.
 
@@ -166,6 +173,7 @@ class Manifest(_Part):
     checkpoint: FilePart | None = None
     counts: CountsPart
     adds: AddsPart = AddsPart()
+    asked: AskedPart = AskedPart()
     search: SearchPart = SearchPart()
     calibration: CalibrationPart | None = None
     canaries: list[CanaryPart] = []

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from index.catalog_plan import Difference, compare
 from index.catalog_scan import FoundPhoto
+from index.codebook.asked import asked_now
 from index.codebook.footprint import (
     Footprint,
     building_bytes,
@@ -104,13 +105,14 @@ def plan_build(
     num_rows = found.num_new + (parent.counts.rows if parent else 0)
     num_live = found.num_new + (parent.counts.live if parent else 0) - found.num_gone
     num_shards = -(-num_rows // shard_rows)
+    asked = asked_now(parent, num_live=max(num_live, 0), dim=dim, factory=factory, ram=ram)
     chosen = choose_factory(
         num_live=max(num_live, 0),
         num_rows=num_rows,
         num_shards=num_shards,
         dim=dim,
-        ram=ram,
-        factory=factory,
+        ram=asked.ram,
+        factory=asked.factory,
     )
     is_trained = parent is not None and parent.factory == chosen
     rate = embed_rate(embedder, sampled, num_threads=decode_threads or num_cpus())

@@ -20,6 +20,7 @@ from index.errors import IndexFolderError
 from index.layout import Layout
 from index.manifest import (
     AddsPart,
+    AskedPart,
     CalibrationPart,
     CountsPart,
     FilePart,
@@ -45,6 +46,7 @@ def publish(
     parent: Manifest | None,
     model: ModelPart,
     codebook: Codebook,
+    asked: AskedPart,
     created: str,
     writer: str,
     steps: Steps,
@@ -79,6 +81,7 @@ def publish(
         checkpoint=_checkpoint_part(layout, parent, model),
         counts=counts,
         adds=AddsPart(folded=journal.folded()),
+        asked=asked,
         search=last_tuned(layout, parent, codebook),
         calibration=calibration or (parent.calibration if parent else None),
         canaries=choose_canaries(ranker, live_ids),
@@ -89,16 +92,18 @@ def publish(
     return manifest
 
 
-def is_due(layout: Layout, journal: Journal, parent: Manifest, codebook: Codebook) -> bool:
+def is_due(
+    layout: Layout, journal: Journal, parent: Manifest, codebook: Codebook, asked: AskedPart
+) -> bool:
     """Whether a new generation would differ from the live one."""
     has_changed = journal.open_generation() is not None or codebook.name != parent.codebook
     pointer = read_current(layout)
     is_live = pointer is not None and pointer.generation == parent.generation
-    is_other = has_changed or codebook.factory != parent.factory or not is_live
+    is_other = has_changed or codebook.factory != parent.factory or asked != parent.asked
     is_tuned_anew = not is_exact(codebook.factory) and (
         last_tuned(layout, parent, codebook) != parent.search
     )
-    return is_other or is_tuned_anew or not _has_files(layout, parent)
+    return is_other or is_tuned_anew or not is_live or not _has_files(layout, parent)
 
 
 def _has_files(layout: Layout, parent: Manifest) -> bool:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from index.catalog_scan import ScanCounts
 from index.changes.folding import take_changes
 from index.changes.uploads import remove_uploads
+from index.codebook.asked import asked_now
 from index.codebook.balance import warn_of_imbalance
 from index.codebook.factory import is_exact
 from index.codebook.footprint import Expected, building_bytes, choose_factory, footprint
@@ -27,7 +28,7 @@ from index.embedding.footprint import embedding_bytes
 from index.embedding.model_rows import batch_size_on
 from index.encode import encode_missing, require_encoded, row_ranges
 from index.errors import IndexFolderError
-from index.manifest import CalibrationPart, Manifest
+from index.manifest import AskedPart, CalibrationPart, Manifest
 from index.publish import is_due, publish, shard_parts, write_quarantine
 from index.retire import retire
 from index.rows import StoredRows
@@ -103,13 +104,15 @@ def expectation(
     num_pending = shop.journal.num_pending(sorted(numbers))
     num_rows = num_pending + sum(part.n for part in row_ranges(shop.layout, shop.journal))
     num_shards = -(-num_rows // shard_rows)
+    num_live = num_pending + len(shop.journal.live_ids())
+    asked = asked_of(shop, factory=factory, ram=ram, num_live=num_live)
     chosen = choose_factory(
-        num_live=num_pending + len(shop.journal.live_ids()),
+        num_live=num_live,
         num_rows=num_rows,
         num_shards=num_shards,
         dim=dim,
-        ram=ram,
-        factory=factory,
+        ram=asked.ram,
+        factory=asked.factory,
     )
     part = footprint(chosen, num_rows=num_rows, dim=dim, num_shards=num_shards)
     building = building_bytes(chosen, num_rows=num_rows, dim=dim, shard_rows=shard_rows)
@@ -258,19 +261,24 @@ def tune_search(
 
 
 def publish_generation(
-    shop: Workshop, codebook: Codebook, *, calibration: CalibrationPart | None = None
+    shop: Workshop,
+    codebook: Codebook,
+    *,
+    asked: AskedPart | None = None,
+    calibration: CalibrationPart | None = None,
 ) -> Manifest:
     """Stage G: the next generation, or the live one itself where nothing differs from it.
 
-    Without a calibration it keeps that of the live one.
+    Without a calibration it keeps that of the live one, and so what it was `asked` for.
     """
     require_encoded(shop.layout, shop.journal, codebook=codebook.name)
     manifest = shop.parent
+    asked = asked or (manifest.asked if manifest else AskedPart())
     is_calibrated = manifest is not None and calibration in (None, manifest.calibration)
     if (
         manifest is None
         or not is_calibrated
-        or is_due(shop.layout, shop.journal, manifest, codebook)
+        or is_due(shop.layout, shop.journal, manifest, codebook, asked)
     ):
         folders = [record.folder for record in shop.journal.shards()]
         warn_of_imbalance(shop.layout, codebook=codebook.name, folders=folders)
@@ -281,6 +289,7 @@ def publish_generation(
             parent=shop.parent,
             model=shop.model,
             codebook=codebook,
+            asked=asked,
             created=shop.started,
             writer=_WRITER,
             steps=shop.steps,
@@ -293,13 +302,22 @@ def publish_generation(
     return manifest
 
 
+def asked_of(
+    shop: Workshop, *, factory: str | None, ram: int | None, num_live: int | None = None
+) -> AskedPart:
+    """What a build of the live rows goes by: its own `factory` and `ram`, else those before."""
+    num_live = len(shop.journal.live_ids()) if num_live is None else num_live
+    return asked_now(shop.parent, num_live=num_live, dim=shop.model.D, factory=factory, ram=ram)
+
+
 def _factory(shop: Workshop, factory: str | None, *, num_live: int, ram: int | None) -> str:
     ranges = row_ranges(shop.layout, shop.journal)
+    asked = asked_of(shop, factory=factory, ram=ram, num_live=num_live)
     return choose_factory(
         num_live=num_live,
         num_rows=sum(part.n for part in ranges),
         num_shards=len(ranges),
         dim=shop.model.D,
-        ram=ram,
-        factory=factory,
+        ram=asked.ram,
+        factory=asked.factory,
     )

@@ -21,10 +21,13 @@ from numpy.typing import NDArray
 
 import index.codebook.footprint
 from index.build import main as build_main
+from index.changes.addition import add_photos
 from index.codebook.footprint import MemoryCheck, building_bytes, footprint
 from index.codebook.memory import PeakMemory, anonymous_bytes
+from index.current import current_manifest
 from index.embedding.footprint import embedding_bytes
 from index.errors import IndexFolderError
+from index.layout import Layout
 from index.plan import Plan, plan_build
 from index.rates import embed_rate
 from index.stages import Stage
@@ -249,3 +252,49 @@ def test_photos_unlike_those_of_training_cost_a_warning_with_both_numbers(
     assert f"{trained['imbalance']:.2f} when codebook" in message
     now = float(message.split("imbalance ")[1].split(",")[0])
     assert now > 1.5 * trained["imbalance"]
+
+
+def test_a_build_given_nothing_keeps_the_string_an_earlier_one_was_given(tmp_path: Path) -> None:
+    """It says so, trains nothing, and a plan expects the same; until the table has more lists."""
+    photos = write_vectors(tmp_path / "photos", rows := random_units(700))
+    for number in range(600, 700):
+        (photos / f"{number:06d}").unlink()
+    out, lines = tmp_path / "index", list[str]()
+    build(photos, out, VectorEmbedder(), factory="IVF4,SQ8")
+    first = current_manifest(Layout(out))
+    assert first is not None
+    assert first.asked.factory == "IVF4,SQ8"
+    for number in range(600, 610):
+        (photos / f"{number:06d}").write_bytes(rows[number].tobytes() + str(number).encode())
+    assert plan(photos, out, VectorEmbedder()).factory == "IVF4,SQ8"
+    report = build(photos, out, VectorEmbedder(), announce=lines.append)
+    second = current_manifest(Layout(out))
+    assert second is not None
+    assert (report.num_live, report.factory, second.codebook) == (610, "IVF4,SQ8", first.codebook)
+    assert second.asked == first.asked
+    assert "IVF4,SQ8, by --factory IVF4,SQ8 of an earlier build" in lines[-1]
+    write_vectors(photos, rows)
+    assert plan(photos, out, VectorEmbedder()).factory == "IVF16,SQfp16"
+    assert build(photos, out, VectorEmbedder(), announce=lines.append).factory == "IVF16,SQfp16"
+    assert "outgrown --factory IVF4,SQ8: IVF16,SQfp16 is taken" in lines[-1]
+    lines.clear()
+    assert not build(photos, out, VectorEmbedder(), announce=lines.append).is_new_generation
+    assert "IVF4" not in "".join(lines)
+
+
+def test_a_build_given_nothing_keeps_to_the_memory_an_earlier_one_was_given(tmp_path: Path) -> None:
+    """What does not fit it is refused, until another is given; adding by hand keeps it too."""
+    photos, out = write_photos(tmp_path / "photos", range(10)), tmp_path / "index"
+    lines, ram = list[str](), 1000
+    build(photos, out, ram=ram)
+    write_photos(photos, [10])
+    build(photos, out, announce=lines.append)
+    assert "Flat, by --ram 1.0 KB of an earlier build" in lines[-1]
+    add_photos(out, [write_photos(tmp_path / "more", [11]) / "0011.png"], StubEmbedder())
+    write_photos(photos, range(12, 40))
+    with pytest.raises(IndexFolderError, match=r"--ram 1000 .* too little"):
+        build(photos, out)
+    assert build(photos, out, ram=10**6).num_live == 40
+    manifest = current_manifest(Layout(out))
+    assert manifest is not None
+    assert (manifest.asked.ram, manifest.asked.factory) == (10**6, None)
