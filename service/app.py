@@ -9,7 +9,12 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from service import (
+from service.errors import install_error_handlers
+from service.gate import Gate
+from service.middleware import RequestMiddleware
+from service.openapi import complete
+from service.pages import add_pages
+from service.routes import (
     adds,
     admin,
     batch,
@@ -23,16 +28,11 @@ from service import (
     thumbnails,
     version,
 )
-from service.errors import install_error_handlers
-from service.gate import Gate
-from service.loop_lag import measure_lag
-from service.middleware import RequestMiddleware
-from service.observing import ObservingMiddleware
-from service.openapi import complete
-from service.pages import add_pages
-from service.runtime import Runtime
-from service.state_metrics import StateMetrics
-from service.telemetry import telemetry_config
+from service.serving.runtime import Runtime
+from service.watching.loop_lag import measure_lag
+from service.watching.observing import ObservingMiddleware
+from service.watching.state_metrics import StateMetrics
+from service.watching.telemetry import telemetry_config
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from index.errors import (
 )
 from multigrain.errors import MultiGrainError
 from multigrain.photo import PhotoError
-from service.batch_errors import (
+from service.batching.batch_errors import (
     ClientLimitError,
     DeadlineExceededError,
     EngineDeadError,

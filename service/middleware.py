@@ -7,10 +7,10 @@ import secrets
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.batch_errors import QueueFullError
+from service.batching.batch_errors import QueueFullError
 from service.errors import INTERNAL, ProblemError, full_queue_problem, problem_response
 from service.gate import Gate
-from service.runtime import Runtime
+from service.serving.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 

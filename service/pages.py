@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, HTMLResponse
 from starlette.staticfiles import StaticFiles
 
-from service.reference import reference_page
+from service.routes.reference import reference_page
 
 PAGE = Path(__file__).parent / "page"
 PAGE_HEADERS = {

@@ -12,11 +12,11 @@ import uvicorn
 
 from multigrain.errors import MultiGrainError
 from service.app import create_app
-from service.exposition import serve_metrics
-from service.logs import set_up_logging
-from service.request_head import BoundedHeadProtocol
-from service.runtime import Runtime
+from service.receiving.request_head import BoundedHeadProtocol
+from service.routes.exposition import serve_metrics
+from service.serving.runtime import Runtime
 from service.settings import Settings
+from service.watching.logs import set_up_logging
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from multigrain.config import Config
 from multigrain.photo_limits import FORMATS, PhotoFormat
-from service.logs import LogFormat
+from service.watching.logs import LogFormat
 
 
 class Settings(Config):

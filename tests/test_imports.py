@@ -24,7 +24,7 @@ ONLY_IN = {
     "fastapi": ("service/",),
     "starlette": ("service/",),
     "uvicorn": ("service/",),
-    "httpx2": ("service/client/", "service/fetcher.py"),
+    "httpx2": ("service/client/", "service/receiving/fetcher.py"),
     "openvino": ("multigrain/engine_openvino.py",),
     "onnxruntime": ("multigrain/", "trainer/"),
     "pytorch_metric_learning": ("trainer/losses/pair_losses",),

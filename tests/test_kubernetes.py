@@ -8,7 +8,7 @@ import yaml
 from test_docker import help_of, last
 
 from service.app import create_app
-from service.runtime import Runtime
+from service.serving.runtime import Runtime
 from service.settings import Settings
 
 FOLDER = Path(__file__).parents[1] / "docker" / "kubernetes"

@@ -9,15 +9,15 @@ from contextlib import ExitStack
 
 import pytest
 
-from service.batch_errors import (
+from service.batching.batch_errors import (
     BatchTooLargeError,
     ClientLimitError,
     DeadlineExceededError,
     EngineDeadError,
     QueueFullError,
 )
-from service.batch_item import Done
-from service.batcher import Batcher
+from service.batching.batch_item import Done
+from service.batching.batcher import Batcher
 
 MODEL_SECONDS = 0.010
 POISON = -1

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from service_running import Service, running
 
-from service.embedding_cache import EmbeddingCache, Known
-from service.queries import PhotoFacts
+from service.batching.embedding_cache import EmbeddingCache, Known
+from service.batching.queries import PhotoFacts
 from service.settings import Settings
 
 pytest_plugins = ["service_fixtures"]

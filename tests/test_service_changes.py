@@ -10,8 +10,8 @@ from typing import cast
 import pytest
 from service_running import wait_until
 
-from service.changes import Changes
-from service.engine import Engine
+from service.serving.changes import Changes
+from service.serving.engine import Engine
 
 
 class Folder:
@@ -56,8 +56,8 @@ def test_closing_waits_for_no_folder_that_does_not_answer(
         opening.set()
         may_go_on.wait(10)
 
-    monkeypatch.setattr("service.changes.ChangeWriter", hang)
-    monkeypatch.setattr("service.changes._CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr("service.serving.changes.ChangeWriter", hang)
+    monkeypatch.setattr("service.serving.changes._CLOSE_SECONDS", 0.05)
     changes = Changes(tmp_path, cast(Engine, Folder()))
     stuck = threading.Thread(target=changes._take_writer)
     stuck.start()

@@ -14,7 +14,7 @@ from service_running import Service, running
 
 from index.errors import IndexFolderError
 from service.errors import KINDS, ProblemError
-from service.runtime import Runtime
+from service.serving.runtime import Runtime
 from service.settings import Settings
 
 pytest_plugins = ["service_fixtures"]

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from service_running import running
 
-from service.addresses import is_public
 from service.errors import ProblemError
-from service.fetcher import Fetcher
+from service.receiving.addresses import is_public
+from service.receiving.fetcher import Fetcher
 from service.settings import Settings
 
 pytest_plugins = ["service_fixtures"]

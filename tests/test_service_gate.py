@@ -18,7 +18,7 @@ from service.access import ACCESS
 from service.app import create_app
 from service.errors import ProblemError
 from service.gate import Gate
-from service.runtime import Runtime
+from service.serving.runtime import Runtime
 from service.settings import Settings
 
 pytest_plugins = ["service_fixtures"]

@@ -3,7 +3,7 @@
 import threading
 import time
 
-from service.generations import Generations
+from service.serving.generations import Generations
 
 
 class Part:

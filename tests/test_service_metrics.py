@@ -18,9 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from service_running import Service, running, wait_until
 
-from service.logs import JsonFormatter
 from service.server import DrainingServer, PortError
 from service.settings import Settings
+from service.watching.logs import JsonFormatter
 
 pytest_plugins = ["service_fixtures"]
 
@@ -243,7 +243,7 @@ def test_answer_is_a_log_line_with_its_request_id(
     counted: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Method, path as it was sent, status, time and id; probes leave no line."""
-    with caplog.at_level(logging.INFO, "service.observing"):
+    with caplog.at_level(logging.INFO, "service.watching.observing"):
         headers = {"X-Request-ID": "mine-1"}
         counted.client.get("/images/9%0a9/thumbnail?secret=1", headers=headers)
         counted.client.get("/readyz")

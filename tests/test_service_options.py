@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from service_running import Service
 
+from service.asking.search_options import Asked, SearchOptions
+from service.batching.queries import Query
 from service.errors import KINDS
-from service.queries import Query
-from service.search import search_of
-from service.search_options import Asked, SearchOptions
-from service.written import write
+from service.routes.search import search_of
+from service.serving.written import write
 
 pytest_plugins = ["service_fixtures"]
 
@@ -62,7 +62,7 @@ def test_a_long_answer_is_not_written_on_the_event_loop(
         written_by.append(threading.current_thread().name)
         return write(*given, **named)
 
-    monkeypatch.setattr("service.search.write", write_and_tell)
+    monkeypatch.setattr("service.routes.search.write", write_and_tell)
     assert asked.search(jpeg(0), include=include).status_code == 200
     assert [name.partition("-")[0].split("_")[0] for name in written_by] == [thread]
 

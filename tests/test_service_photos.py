@@ -12,7 +12,7 @@ from PIL import Image, features
 from service_running import Service
 
 from service.errors import KINDS
-from service.runtime import Runtime
+from service.serving.runtime import Runtime
 from service.settings import Settings
 
 pytest_plugins = ["service_fixtures"]

@@ -26,12 +26,12 @@ from multigrain.model import MultiGrain
 from multigrain.program import run_main
 from multigrain.transforms import Preprocessing
 from service.__main__ import PROG, main
-from service.batcher import Batcher
-from service.device_sizes import device_sizes
-from service.engine import Engine, FingerprintMismatchError
+from service.batching.batcher import Batcher
+from service.batching.device_sizes import device_sizes
 from service.healthcheck import check
 from service.healthcheck import main as healthcheck
 from service.server import DrainingServer, PortError
+from service.serving.engine import Engine, FingerprintMismatchError
 from service.settings import Settings
 
 pytest_plugins = ["service_fixtures"]

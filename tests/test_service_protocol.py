@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from service_running import Service
 
-from service.request_head import BoundedHeadProtocol
+from service.receiving.request_head import BoundedHeadProtocol
 
 pytest_plugins = ["service_fixtures"]
 

@@ -16,8 +16,8 @@ from service_running import Service, running
 from index.builder import build_index
 from multigrain.embedder import Embedder
 from service.errors import KINDS
+from service.receiving.upload import MAX_PHOTOS
 from service.settings import Settings
-from service.upload import MAX_PHOTOS
 
 pytest_plugins = ["service_fixtures"]
 

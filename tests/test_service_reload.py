@@ -408,7 +408,7 @@ def test_watching_survives_what_nobody_foresaw(
         raise ValueError("a fault nobody foresaw")
 
     with serving(root, reload_poll_s=0.02) as service:
-        monkeypatch.setattr("service.reload.read_current", fail)
+        monkeypatch.setattr("service.serving.reload.read_current", fail)
         wait_until(lambda: "a fault nobody foresaw" in caplog.text)
         monkeypatch.undo()
         name_current(root, "000002")

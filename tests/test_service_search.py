@@ -17,9 +17,9 @@ from service_running import Service
 from index.manifest import CurvePoint, SearchPart
 from index.searcher import Neighbour
 from index.searching.scoring import Ranked
-from service.paging import Page
-from service.plan import Plan
-from service.queries import Pixels, Query, Search, Source
+from service.asking.paging import Page
+from service.asking.plan import Plan
+from service.batching.queries import Pixels, Query, Search, Source
 
 pytest_plugins = ["service_fixtures"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from service_running import Service, running
 
-from service.batch_errors import DeadlineExceededError, QueueFullError
+from service.batching.batch_errors import DeadlineExceededError, QueueFullError
+from service.batching.side_work import SideWork
 from service.settings import Settings
-from service.side_work import SideWork
 
 pytest_plugins = ["service_fixtures"]
 
@@ -83,7 +83,7 @@ def test_process_ends_although_a_piece_hangs() -> None:
     """A thread that never returns is not waited for."""
     code = """
 import asyncio, threading
-from service.side_work import SideWork
+from service.batching.side_work import SideWork
 try:
     asyncio.run(SideWork(max_waiting=1, timeout_seconds=0.05).run(threading.Event().wait))
 except Exception as error:

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from service.batch_errors import EngineDeadError
-from service.batcher import Batcher
-from service.turns import Turns
+from service.batching.batch_errors import EngineDeadError
+from service.batching.batcher import Batcher
+from service.batching.turns import Turns
 
 MAX_BATCH = 4
 Body = Callable[[Batcher[int, int], "HeldModel"], Awaitable[None]]

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.asking.parameters import refuse_repeats
+from service.asking.search_options import SearchOptions, merge_options
 from service.errors import ProblemError
-from service.multipart import MAX_PARTS, Part, parse_multipart
-from service.parameters import refuse_repeats
-from service.search_options import SearchOptions, merge_options
-from service.upload import Upload, read_upload
+from service.receiving.multipart import MAX_PARTS, Part, parse_multipart
+from service.receiving.upload import Upload, read_upload
 
 BOUNDARY = "x-boundary-x"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"

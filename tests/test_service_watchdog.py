@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from service.batch_errors import BatchTooLargeError, EngineDeadError
-from service.batcher import Batcher
-from service.device_errors import translated
-from service.watchdog import MAX_FAILED_TESTS, Watchdog
+from service.batching.batch_errors import BatchTooLargeError, EngineDeadError
+from service.batching.batcher import Batcher
+from service.batching.device_errors import translated
+from service.batching.watchdog import MAX_FAILED_TESTS, Watchdog
 
 Body = Callable[[Batcher[int, int], Watchdog], Awaitable[None]]
 

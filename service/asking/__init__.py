@@ -1,0 +1,1 @@
+"""What a search may be asked for: parameters, filters, pages."""

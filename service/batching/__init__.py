@@ -1,0 +1,1 @@
+"""Requests become batches: queue, lanes, and who watches the model."""

@@ -1,0 +1,1 @@
+"""What a client sends, taken in within bounds: heads, bodies, photos."""

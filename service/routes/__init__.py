@@ -1,0 +1,1 @@
+"""One file a resource: what is asked for, what is answered."""

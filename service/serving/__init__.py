@@ -1,0 +1,1 @@
+"""The parts of a running service: engine, generations, adds."""

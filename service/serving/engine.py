@@ -1,0 +1,168 @@
+"""The model and the index behind the service: photos' pixels in, neighbours out."""
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from index.searcher import Searcher
+from multigrain.augmented import Augment, mean_embedding, mirrored
+from multigrain.embedder import Embedder
+from multigrain.errors import MultiGrainError
+from multigrain.photo_limits import PhotoLimits
+from service.batching.embedding_cache import EmbeddingCache, Known
+from service.batching.queries import Answer, PhotoFacts, Query, Source
+from service.serving.finding import hydrate, pick_pages
+from service.serving.generations import Generations
+
+# Warming with more than the largest batch teaches nothing; one and the largest are the shapes met.
+_LONE = 1
+_GREY = 128
+
+
+class FingerprintMismatchError(MultiGrainError):
+    """The checkpoint is not the one the index was built with."""
+
+
+class Engine:
+    """Embeds and searches batches.
+
+    `take_in` may be called from many threads, `answer` from one.
+    """
+
+    def __init__(
+        self, embedder: Embedder, searcher: Searcher, *, max_batch: int, cache: EmbeddingCache
+    ) -> None:
+        self.embedder = embedder
+        self.generations = Generations(searcher)
+        self.cache = cache
+        self._max_batch = max_batch
+
+    @classmethod
+    def open(
+        cls,
+        index: Path,
+        *,
+        checkpoint: Path | None,
+        device: str,
+        cache_dir: Path | None,
+        max_batch: int,
+        max_cached: int = 0,
+        mapped: bool = False,
+        search_device: str = "cpu",
+    ) -> "Engine":
+        """Open index and model, check that they belong together, warm up and ask the canaries.
+
+        `mapped` leaves the index's lists in their files, and faiss-gpu searches them where
+        `search_device` is a GPU; the embeddings of the `max_cached`
+        photos seen last are remembered.
+
+        Raises MultiGrainError when the folder, the checkpoint or a canary is not as it should be.
+        """
+        searcher = Searcher.open(index, mapped=mapped, device=search_device)
+        try:
+            path = checkpoint if checkpoint is not None else searcher.checkpoint_path
+            embedder = Embedder.open(path, device=device, cache_dir=cache_dir)
+            _check_fingerprint(embedder, searcher, path)
+            embedder.warm({_LONE, max_batch})
+            searcher.check_canaries(embedder)
+        except BaseException:
+            searcher.close()
+            raise
+        cache = EmbeddingCache(max_cached)
+        return cls(embedder, searcher, max_batch=max_batch, cache=cache)
+
+    @property
+    def model_name(self) -> str:
+        """Trunk and fingerprint, as answers name the model."""
+        trunk = self.embedder.document.backbone.name
+        return f"multigrain-{trunk}@sha256:{self.embedder.fingerprint[:12]}"
+
+    def take_in(self, photo: bytes, limits: PhotoLimits, augment: Augment = Augment.NONE) -> Source:
+        """Decode a photo to the model's input, unless it was seen before; raises PhotoError."""
+        sha256 = hashlib.sha256(photo).hexdigest()
+        known = self.cache.get(self.embedder.fingerprint, sha256, augment)
+        if known is not None:
+            return Source(known.facts, embedding=known.embedding)
+        prepared = self.embedder.read(photo, limits)
+        facts = PhotoFacts(
+            sha256, prepared.width, prepared.height, prepared.format, prepared.exif_rotated
+        )
+        return Source(facts, prepared.pixels, augment=augment)
+
+    def answer(self, queries: Sequence[Query]) -> list[Answer]:
+        """Embed and search all queries, at most `max_batch`; an exception concerns all of them.
+
+        The embedder runs one forward pass for each shape of pixels.
+        """
+        started_at = time.perf_counter()
+        embeddings = self._embed(queries)
+        embedded_at = time.perf_counter()
+        with self.generations.lease() as searcher:
+            generation = searcher.generation
+            picked = pick_pages(searcher, queries, embeddings)
+            searched_at = time.perf_counter()
+            found = hydrate(searcher, queries, picked)
+        metadata_seconds = time.perf_counter() - searched_at
+        num_of_shape = Counter(map(_shape, queries))
+        num_of_shape[None] = 0  # no forward pass
+        return [
+            Answer(
+                embedding,
+                one,
+                generation,
+                batch_size=num_of_shape[_shape(query)],
+                infer_seconds=embedded_at - started_at,
+                search_seconds=searched_at - embedded_at,
+                metadata_seconds=metadata_seconds,
+            )
+            for query, embedding, one in zip(queries, embeddings, found, strict=True)
+        ]
+
+    def _embed(self, queries: Sequence[Query]) -> npt.NDArray[np.float32]:
+        """The queries' embeddings, unit fp32 [Q, D]; those that have one skip the model."""
+        embeddings = np.empty((len(queries), self.embedder.dim), np.float32)
+        sources = [query.source for query in queries]
+        pixels = {row: one.pixels for row, one in enumerate(sources) if one.pixels is not None}
+        flipped = [row for row in pixels if sources[row].augment == Augment.FLIP]
+        if pixels:
+            looks = [*pixels.values(), *(mirrored(pixels[row]) for row in flipped)]
+            rows = self.embedder.embed_pixels(looks, batch_size=self._max_batch)
+            embeddings[list(pixels)] = rows[: len(pixels)]
+            if flipped:
+                both = [embeddings[flipped], rows[len(pixels) :]]
+                embeddings[flipped] = mean_embedding(both)
+        for row, source in enumerate(sources):
+            if source.embedding is not None:
+                embeddings[row] = source.embedding
+            elif source.facts is not None:
+                known = Known(source.facts, embeddings[row].copy(), source.augment)
+                self.cache.put(self.embedder.fingerprint, known)
+        return embeddings
+
+    def test(self) -> None:
+        """Let the model embed a grey photo; raises what is wrong with it."""
+        height, width = self.embedder.preprocessing.shapes()[0]
+        grey = np.full((height, width, 3), _GREY, np.uint8)
+        self.embedder.embed_pixels([grey], batch_size=1)
+
+    def close(self) -> None:
+        """Close the index; the model goes with the process."""
+        self.generations.close()
+
+
+def _shape(query: Query) -> tuple[int, ...] | None:
+    """Photos of one shape share a forward pass."""
+    return None if query.source.pixels is None else query.source.pixels.shape
+
+
+def _check_fingerprint(embedder: Embedder, searcher: Searcher, path: Path) -> None:
+    if embedder.fingerprint != searcher.fingerprint:
+        raise FingerprintMismatchError(
+            f"checkpoint {path} has the fingerprint {embedder.fingerprint[:12]}, the index was "
+            f"built with {searcher.fingerprint[:12]}: leave out --checkpoint, or rebuild the index"
+        )
