@@ -34,6 +34,15 @@ class Server(NamedTuple):
         """Memory of its processes that no file backs."""
         return sum(_anonymous_bytes(pid) for pid in self._pids())
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop its processes until the block ends: one that only waits may poll meanwhile."""
+        os.killpg(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self.pid, signal.SIGCONT)
+
     def _pids(self) -> Iterator[int]:
         for entry in Path("/proc").iterdir():
             if entry.name.isdecimal() and _group_of(int(entry.name)) == self.pid:
