@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from benchmarks.mean_scores import mean_scores
 from benchmarks.quality_tasks import Task, read_tasks
 from multigrain.embedder import Embedder
-from multigrain.metrics import mean_scores, positive_ranks
+from multigrain.metrics import positive_ranks
 from multigrain.photo import open_photo
 from multigrain.transforms import Pixels, Preprocessing
 from multigrain.whitening import Moments, fit_whitening

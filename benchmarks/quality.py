@@ -18,12 +18,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.mean_scores import Scores, mean_scores
 from benchmarks.quality_tasks import Task, read_tasks
 from benchmarks.report import Target, judge, machine_facts
 from index.build import main as build_index
 from index.searcher import Searcher
 from multigrain.embedder import Embedder
-from multigrain.metrics import Scores, mean_scores, positive_ranks
+from multigrain.metrics import positive_ranks
 from multigrain.ranking import exact_search
 from trainer.pretrained import PretrainedConfig, make_pretrained
 

@@ -1,40 +1,14 @@
-"""Metrics against golden values, transcriptions and the pessimism about ties."""
+"""Ranks of positives: junk, ties, and a literal sort."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigrain.metrics import (
-    MetricError,
-    average_precision,
-    average_precision_trapezoid,
-    mean_scores,
-    positive_ranks,
-)
+from multigrain.metrics import MetricError, positive_ranks
+from multigrain.rank_metrics import RankTable, ap_trapezoid
 
 NOTHING = np.zeros(6, bool)
-
-
-@pytest.mark.parametrize(
-    ("ranks", "num_positives", "trapezoid", "rectangular"),
-    [
-        ([0], 1, 1.0, 1.0),
-        ([1], 1, 0.25, 0.5),
-        ([0, 2], 2, 0.791667, 0.833333),
-        ([1, 3], 2, 0.333333, 0.5),
-        ([0, 2, 5], 3, 0.677778, 0.722222),
-        ([0, 2], 4, 0.395833, 0.416667),
-        ([], 2, 0.0, 0.0),
-    ],
-)
-def test_both_average_precisions_have_their_golden_values(
-    ranks: list[int], num_positives: int, trapezoid: float, rectangular: float
-) -> None:
-    """Trapezoid and rectangular average precision by ranks and number of positives."""
-    array = np.array(ranks, np.int64)
-    assert average_precision_trapezoid(array, num_positives) == pytest.approx(trapezoid, abs=1e-6)
-    assert average_precision(array, num_positives) == pytest.approx(rectangular, abs=1e-6)
 
 
 def test_junk_is_removed_before_ranks_are_counted() -> None:
@@ -43,8 +17,8 @@ def test_junk_is_removed_before_ranks_are_counted() -> None:
     relevant = np.isin(np.arange(6), [0, 3])
     with_junk = positive_ranks(scores, relevant, np.isin(np.arange(6), [1, 2]))
     without = positive_ranks(scores, relevant, NOTHING)
-    assert average_precision_trapezoid(with_junk, 2) == pytest.approx(0.791667, abs=1e-6)
-    assert average_precision_trapezoid(without, 2) == pytest.approx(0.2875, abs=1e-6)
+    table = RankTable.of([with_junk, without], [2, 2])
+    assert ap_trapezoid(table) == pytest.approx([0.791667, 0.2875], abs=1e-6)
 
 
 def test_ties_count_against_the_model() -> None:
@@ -68,17 +42,3 @@ def test_ranks_equal_a_literal_sort(items: list[tuple[int, bool, bool]]) -> None
     kept.sort(key=lambda item: (-item[0], item[1]))
     expected = [rank for rank, (_, good) in enumerate(kept) if good]
     assert positive_ranks(scores.astype(float), relevant, junk).tolist() == expected
-
-
-def test_means_leave_out_queries_without_positives() -> None:
-    """Recall and average precision are means over the queries that can be answered."""
-    ranks = [np.array([0]), np.array([3]), np.array([], np.int64)]
-    scores = mean_scores(ranks, [1, 1, 0])
-    assert (scores.recall_at_1, scores.recall_at_5, scores.num_queries) == (0.5, 1.0, 2)
-    assert scores.ap == pytest.approx((1 + 0.25) / 2)
-
-
-def test_no_query_with_a_positive_is_an_error() -> None:
-    """Nothing to score is said, not returned as 0 or NaN."""
-    with pytest.raises(MetricError, match="nothing to score"):
-        mean_scores([np.array([], np.int64)], [0])

@@ -16,8 +16,8 @@ from index.errors import IndexFolderError
 from index.searcher import Searcher
 from index.searching.where import ATTRIBUTES, Filter
 from index.tuning.held_out import view_queries
-from multigrain.metrics import average_precision, recall_at
 from multigrain.photo_list import read_photo_list
+from multigrain.rank_metrics import RankTable, ap, mean, recall_at_k
 
 NUM_NEIGHBOURS = 10
 _SEED = 20190220
@@ -92,10 +92,13 @@ def listed_questions(
 
 def score(found: Sequence[Ids], *, reference: Sequence[Ids], answers: Sequence[Ids]) -> Score:
     """Score the ids found for each query, best first, at most ten of each."""
-    values = []
-    for ids, near, right in zip(found, reference, answers, strict=True):
-        ranks = np.flatnonzero(np.isin(ids, right)).astype(np.int64)
-        num_right = min(len(right), NUM_NEIGHBOURS)
-        agreement = np.isin(near, ids).mean() if len(near) else 1.0
-        values.append((agreement, recall_at(ranks, 1), average_precision(ranks, num_right)))
-    return Score(*(float(value) for value in np.mean(values, axis=0)))
+    agreement = [
+        float(np.isin(near, ids).mean()) if len(near) else 1.0
+        for ids, near in zip(found, reference, strict=True)
+    ]
+    ranks = [
+        np.flatnonzero(np.isin(ids, right)).astype(np.int64)
+        for ids, right in zip(found, answers, strict=True)
+    ]
+    table = RankTable.of(ranks, [min(len(right), NUM_NEIGHBOURS) for right in answers])
+    return Score(float(np.mean(agreement)), mean(recall_at_k(table, 1)), mean(ap(table)))
