@@ -72,6 +72,16 @@ class BuildReport(NamedTuple):
         return self.embedded.num_new if self.embedded else 0
 
 
+class _Wanted(NamedTuple):
+    """What the caller has set for all stages."""
+
+    factory: str | None
+    ram: int | None
+    target_recall: float
+    shard_rows: int
+    decode_threads: int
+
+
 def _say_nothing(_line: str) -> None:
     """Announce to nobody."""
 
@@ -108,6 +118,7 @@ def build_index(
     load_faiss()
     if factory is not None:
         num_lists(factory, dim=embedder.dim)
+    wanted = _Wanted(factory, ram, target_recall, shard_rows, decode_threads or num_cpus())
     due = stages_between(first, last)
     sources = [open_source(path) for path in photos]
     scanned, embedded = None, None
@@ -119,17 +130,7 @@ def build_index(
         if Stage.SCAN in due:
             with times.of(Stage.SCAN):
                 scanned = scan_photos(shop, sources, allow_vanished=allow_vanished)
-        pending = sources if Stage.EMBED in due else []
-        decode_threads = decode_threads or num_cpus()
-        expected = _expected(
-            shop,
-            pending,
-            announce,
-            factory=factory,
-            ram=ram,
-            shard_rows=shard_rows,
-            decode_threads=decode_threads,
-        )
+        expected = _expected(shop, sources if Stage.EMBED in due else [], wanted, announce)
         need.total += expected.disk if expected else 0
         if warning := need.warning():
             announce(warning)
@@ -140,21 +141,13 @@ def build_index(
                     sources,
                     embedder,
                     shard_rows=shard_rows,
-                    decode_threads=decode_threads,
+                    decode_threads=wanted.decode_threads,
                     verify_content=verify_content,
                     crew=crew,
                 )
         with PeakMemory() as memory:
             codebook, manifest = _indexed(
-                shop,
-                embedder,
-                due,
-                times,
-                factory=factory,
-                ram=ram,
-                target_recall=target_recall,
-                shard_rows=shard_rows,
-                announce=announce,
+                shop, embedder, due, times, wanted=wanted, announce=announce
             )
         report = _report(shop, manifest, codebook, times)
         return report._replace(
@@ -171,14 +164,12 @@ def _indexed(
     due: Collection[Stage],
     times: StageTimes,
     *,
-    factory: str | None,
-    ram: int | None,
-    target_recall: float,
-    shard_rows: int,
+    wanted: _Wanted,
     announce: Callable[[str], None],
 ) -> tuple[Codebook | None, Manifest | None]:
     """Run the stages behind embedding that are due; gives the codebook and what was published."""
     codebook, manifest = None, None
+    factory, ram = wanted.factory, wanted.ram
     if Stage.TRAIN in due:
         with times.of(Stage.TRAIN):
             codebook = train_codebook(shop, factory=factory, ram=ram)
@@ -194,10 +185,10 @@ def _indexed(
             encode_shards(shop, codebook)
     if Stage.MERGE in due and codebook:
         with times.of(Stage.MERGE):
-            merge_shards(shop, codebook, shard_rows=shard_rows)
+            merge_shards(shop, codebook, shard_rows=wanted.shard_rows)
     if Stage.TUNE in due and codebook:
         with times.of(Stage.TUNE):
-            tune_search(shop, codebook, embedder, target=target_recall)
+            tune_search(shop, codebook, embedder, target=wanted.target_recall)
     if Stage.PUBLISH in due and codebook:
         with times.of(Stage.PUBLISH):
             manifest = publish_generation(shop, codebook, asked=to_record(shop.parent, asked))
@@ -207,12 +198,8 @@ def _indexed(
 def _expected(
     shop: Workshop,
     sources: Sequence[Source],
+    wanted: _Wanted,
     announce: Callable[[str], None],
-    *,
-    factory: str | None,
-    ram: int | None,
-    shard_rows: int,
-    decode_threads: int,
 ) -> Expected | None:
     """What the build expects; None where it may not fit the memory, which is only announced.
 
@@ -222,10 +209,10 @@ def _expected(
         found = expectation(
             shop,
             sources,
-            factory=factory,
-            ram=ram,
-            shard_rows=shard_rows,
-            decode_threads=decode_threads,
+            factory=wanted.factory,
+            ram=wanted.ram,
+            shard_rows=wanted.shard_rows,
+            decode_threads=wanted.decode_threads,
         )
     except IndexFolderError as error:
         announce(f"unless many photos are copies or bad: {error}")
