@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from index.errors import IndexFolderError
+from index.searching.alike import DUPLICATE_PROBABILITY
 from multigrain.config import Config
 from multigrain.files import write_via_temporary
 from multigrain.program import load_config, run_main
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from index.searcher import Searcher
 
 PROG = "index.duplicates"
-_DEFAULT_PROBABILITY = 0.9
 _MOST_PRINTED = 20
 
 
@@ -36,7 +36,7 @@ class DuplicatesConfig(Config):
         gt=0,
         lt=1,
         description=f"the same, as a probability of the index's calibration; "
-        f"{_DEFAULT_PROBABILITY} where neither is given",
+        f"{DUPLICATE_PROBABILITY} where neither is given",
     )
     method: Literal["auto", "exact", "lists"] = Field(
         default="auto",
@@ -95,7 +95,7 @@ def _threshold(config: DuplicatesConfig, searcher: "Searcher") -> float:
             f"{config.index}: not calibrated, so give --threshold, a cosine like 0.95, or run "
             "python -m index.calibrate"
         )
-    probability = config.probability or _DEFAULT_PROBABILITY
+    probability = config.probability or DUPLICATE_PROBABILITY
     threshold = calibration.cosine_of(probability)
     if threshold > 1:
         raise IndexFolderError(

@@ -5,15 +5,19 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from index.bare_words import with_flag
+from index.searching.alike import DUPLICATE_COSINE, DUPLICATE_PROBABILITY, NUM_COMPARED, Dedup
 from multigrain.config import Config, ConfigError
 from multigrain.program import load_config, run_main
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from index.searcher import Neighbour, Searcher
 
 PROG = "index.search"
@@ -51,6 +55,12 @@ class SearchConfig(Config):
         le=1,
         description="leave out neighbours that show the same thing with less; see index.calibrate",
     )
+    dedup: Dedup = Field(
+        default=False,
+        description="collapse neighbours whose cosine to a better one is at least this; true: at "
+        f"which both show the same thing with a probability of {DUPLICATE_PROBABILITY}, or "
+        f"{DUPLICATE_COSINE} where the index is not calibrated",
+    )
     mapped: bool = Field(
         default=False, description="read the lists from their files as needed, not into memory"
     )
@@ -65,8 +75,18 @@ class SearchConfig(Config):
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
 
 
+class _Hit(NamedTuple):
+    """A neighbour, and how many near-duplicates it stands for: None where all are shown."""
+
+    neighbour: "Neighbour"
+    num_collapsed: int | None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a photo's neighbours: rank, cosine, probability, uri; gives the exit status."""
+    """Print a photo's neighbours: rank, cosine, probability, duplicates, uri.
+
+    Gives the exit status.
+    """
     words = sys.argv[1:] if argv is None else argv
     return run_main(lambda: _search(_config(words)), prog=PROG)
 
@@ -95,7 +115,6 @@ def _with_flags(argv: Sequence[str]) -> list[str]:
 def _search(config: SearchConfig) -> int:
     # Here, so that --help does not wait for torch.
     from index.searcher import Searcher
-    from index.searching.reranking import Rerank
     from index.searching.where import parse_filters
     from multigrain.augmented import embed_augmented
     from multigrain.embedder import Embedder
@@ -109,43 +128,73 @@ def _search(config: SearchConfig) -> int:
         embedder = Embedder.open(searcher.checkpoint_path, device=config.device)
         searcher.require_model(embedder)
         query = embed_augmented(embedder, [config.photo], flip=config.augment == "flip")
-        (neighbours,) = searcher.search(
-            query,
-            config.limit,
-            recall=config.recall,
-            allowed=allowed,
-            rerank=Rerank(config.rerank),
-        )
-        probable = [hit for hit in neighbours if _is_probable(hit, config.min_probability)]
-        print(_answer(probable, searcher, config.output))
+        hits = _hits(searcher, query, config, allowed)
+        print(_answer(hits, searcher, config.output))
     finally:
         searcher.close()
     return 0
 
 
-def _is_probable(hit: "Neighbour", least: float | None) -> bool:
-    return least is None or (hit.same_probability is not None and hit.same_probability >= least)
+def _hits(
+    searcher: "Searcher",
+    query: "NDArray[np.float32]",
+    config: SearchConfig,
+    allowed: "NDArray[np.int64] | None",
+) -> list[_Hit]:
+    """What is found with the query fp32 [1, D], without what is improbable or there already."""
+    from index.searching.alike import collapse, dedup_cosine
+    from index.searching.reranking import Rerank
 
-
-def _answer(neighbours: "list[Neighbour]", searcher: "Searcher", output: str) -> str:
-    ranked = list(enumerate(neighbours, start=1))
-    if output == "text":
-        return "\n".join(f"{rank:4d}  {_scores(hit)}  {hit.uri}" for rank, hit in ranked)
-    return json.dumps(
-        [
-            {"rank": rank, "score": hit.score, "uri": hit.uri, "id": str(hit.id)}
-            | {"same_probability": hit.same_probability}
-            | {"file": str(searcher.photo_path(hit.id)), "metadata": hit.metadata}
-            for rank, hit in ranked
-        ],
-        indent=2,
+    cosine = dedup_cosine(config.dedup, searcher.calibration)
+    is_all = cosine is None and config.min_probability is None
+    (found,) = searcher.rank(
+        query,
+        config.limit if is_all else max(config.limit, NUM_COMPARED),
+        recall=config.recall,
+        allowed=allowed,
+        rerank=Rerank(config.rerank),
     )
+    if config.min_probability is not None:
+        probabilities = searcher.require_calibration().probabilities(found.scores)
+        found = found.part(probabilities >= config.min_probability)
+    counts: list[int] | list[None] = [None] * config.limit
+    if cosine is not None:
+        rows = searcher.embeddings(found.ids.tolist())
+        kept = collapse(rows, cosine, at_most=config.limit)
+        found, counts = found.part(kept.places), kept.num_collapsed.tolist()
+    (neighbours,) = searcher.neighbours([found.part(slice(config.limit))])
+    return [_Hit(*pair) for pair in zip(neighbours, counts, strict=False)]
 
 
-def _scores(hit: "Neighbour") -> str:
-    """The cosine and, where the index is calibrated, what it means."""
-    known = hit.same_probability
-    return f"{hit.score:.4f}" if known is None else f"{hit.score:.4f}  {known:.3f}"
+def _answer(hits: list[_Hit], searcher: "Searcher", output: str) -> str:
+    ranked = list(enumerate(hits, start=1))
+    if output == "text":
+        return "\n".join(f"{rank:4d}  {_facts(hit)}  {hit.neighbour.uri}" for rank, hit in ranked)
+    return json.dumps([{"rank": rank} | _document(hit, searcher) for rank, hit in ranked], indent=2)
+
+
+def _facts(hit: _Hit) -> str:
+    """The cosine; where known what it means; where asked the number of near-duplicates."""
+    facts = [f"{hit.neighbour.score:.4f}"]
+    if hit.neighbour.same_probability is not None:
+        facts.append(f"{hit.neighbour.same_probability:.3f}")
+    if hit.num_collapsed is not None:
+        facts.append(f"+{hit.num_collapsed}")
+    return "  ".join(facts)
+
+
+def _document(hit: _Hit, searcher: "Searcher") -> dict[str, Any]:
+    one = hit.neighbour
+    collapsed = {} if hit.num_collapsed is None else {"collapsed": hit.num_collapsed}
+    return {
+        "score": one.score,
+        "uri": one.uri,
+        "id": str(one.id),
+        "same_probability": one.same_probability,
+        **collapsed,
+        "file": str(searcher.photo_path(one.id)),
+        "metadata": one.metadata,
+    }
 
 
 if __name__ == "__main__":

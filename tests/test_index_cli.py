@@ -230,3 +230,24 @@ def test_a_search_finds_only_what_meets_the_conditions(
     assert json.loads(capsys.readouterr().out) == []
     assert search_main(["--index", str(out), "--where", "colour=red", photo]) == 2
     assert "no such column" in capsys.readouterr().err
+
+
+def test_a_copy_is_collapsed_into_the_photo_it_copies(
+    photos: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A neighbour says for how many it stands, in both forms, and the next one moves up."""
+    (photos / "copy.png").write_bytes((photos / "3.png").read_bytes() + b"more")
+    out = tmp_path / "index"
+    build_main(flags(photos, tiny_checkpoint, out))
+    capsys.readouterr()
+    words = ["--index", str(out), str(photos / "3.png"), "--limit", "3"]
+    assert search_main(words) == 0
+    plain = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[1] for line in plain[:2]] == ["1.0000", "1.0000"]
+    assert search_main([*words, "--dedup", "1"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["1", "1.0000", "+1", plain[0][2]]
+    assert [line[3] for line in lines[1:2]] == [plain[2][2]]
+    assert len(lines) == 3
+    assert search_main([*words, "--dedup", "1", "--json"]) == 0
+    assert [hit["collapsed"] for hit in json.loads(capsys.readouterr().out)] == [1, 0, 0]

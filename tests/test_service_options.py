@@ -193,8 +193,20 @@ def test_dedup_keeps_the_best_of_equal_hits(asked: Service, jpeg: Jpeg) -> None:
     assert set(default) <= set(strict)
     assert everything(asked, jpeg(0), dedup=0.98) == default
     assert everything(asked, jpeg(0), dedup=0.001) == [0]
-    both = [ids(asked.search(jpeg(0), limit=1, offset=o, exact=True, dedup=1)) for o in (0, 1)]
-    assert both == [strict[:1], strict[1:2]]
+    pages = [asked.search(jpeg(0), limit=1, offset=o, exact=True, dedup=1).json() for o in (0, 1)]
+    assert [page["results"][0]["id"] for page in pages] == [str(one) for one in strict[:2]]
+    assert [page["collapsed"] for page in pages] == [1, 0]
+
+
+def test_an_answer_says_what_was_collapsed(asked: Service, jpeg: Jpeg) -> None:
+    """For each hit and in all, with the cosine; nothing of it where nothing was to be collapsed."""
+    answer = asked.search(jpeg(0), limit=50, exact=True, dedup="true").json()
+    assert answer["dedup_cosine"] == 0.98
+    counts = [hit["collapsed"] for hit in answer["results"]]
+    assert counts[0] >= 1
+    assert answer["collapsed"] == sum(counts) == NUM_PHOTOS - len(counts)
+    plain = asked.search(jpeg(0), limit=50, exact=True).json()
+    assert not {"collapsed", "dedup_cosine"} & {*plain, *plain["results"][0]}
 
 
 @pytest.mark.parametrize(

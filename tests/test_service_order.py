@@ -65,6 +65,16 @@ def test_every_hit_has_the_probability_of_its_cosine(
     assert service.search(jpeg(3), min_probability=1.5).status_code == 422
 
 
+def test_near_duplicates_are_those_of_the_calibration(
+    service: Service, calibration: tuple[Path, CalibrationPart], jpeg: Jpeg
+) -> None:
+    """dedup=true takes the cosine at which two photos are the same with a probability of 0.9."""
+    answer = service.search(jpeg(0), limit=NUM_PHOTOS, exact=True, dedup="true").json()
+    assert answer["dedup_cosine"] == min(1.0, calibration[1].curve.cosine_of(0.9)) != 0.98
+    named = hits(service, jpeg(0), dedup=answer["dedup_cosine"])
+    assert [hit["id"] for hit in named] == [hit["id"] for hit in answer["results"]]
+
+
 @pytest.mark.parametrize("rerank", ["aqe", "kreciprocal"])
 def test_a_reranked_answer_is_in_the_order_of_the_index(
     service: Service, jpeg: Jpeg, rerank: str

@@ -21,6 +21,10 @@ class Ranked(NamedTuple):
     ids: NDArray[np.int64]
     scores: NDArray[np.float32]
 
+    def part(self, places: NDArray[np.int64] | NDArray[np.bool_] | slice) -> "Ranked":
+        """Some of them, in the order of the places."""
+        return Ranked(self.ids[places], self.scores[places])
+
 
 class Scored(NamedTuple):
     """Candidates of each query, best first, ties by id; then places that hold none.

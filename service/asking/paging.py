@@ -1,6 +1,6 @@
 """Which of the ranked contents are the hits of one page.
 
-Letters: D embedding, n contents.
+Letters: D embedding, n contents, m hits.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from index.searching.alike import collapse, dedup_cosine
 from index.searching.scoring import Ranked
 from multigrain.calibration import Calibration
 from service.asking.options import MAX_WINDOW
@@ -17,20 +18,18 @@ from service.asking.options import MAX_WINDOW
 # candidates, at a millisecond for a hundred of 2048 dimensions, and so may find others: few depths
 # keep the pages of one query in one order, and its answer independent of who shares the batch.
 DEPTHS = (16, 64, 256, MAX_WINDOW + 2)
-# Equal embeddings differ from 1 by the rounding of their product.
-_COSINE_ERROR = 1e-6
 
 Embeddings = Callable[[Sequence[int]], NDArray[np.float32]]
 
 
 class Page(NamedTuple):
-    """The part of a ranking that is wanted; `dedup_cosine` None keeps all, `without_id` all ids."""
+    """The part of a ranking that is wanted: `dedup` collapses near-duplicates."""
 
     limit: int = 10
     offset: int = 0
     min_score: float | None = None
     min_probability: float | None = None
-    dedup_cosine: float | None = None
+    dedup: bool | float = False
     without_id: int | None = None
 
     @property
@@ -40,14 +39,24 @@ class Page(NamedTuple):
         Which ones collapse is only known once they are ranked, so then all are.
         """
         needed = self.offset + self.limit + 2
-        return DEPTHS[-1] if self.dedup_cosine else next(d for d in DEPTHS if d >= needed)
+        if self.dedup is not False:
+            return DEPTHS[-1]
+        return next(d for d in DEPTHS if d >= needed)
+
+
+class Collapsed(NamedTuple):
+    """The cosine from which photos were one, and for how many others each hit stands, int64 [m]."""
+
+    cosine: float
+    counts: NDArray[np.int64]
 
 
 class Picked(NamedTuple):
-    """The contents of a page, and whether others follow."""
+    """The contents of a page, whether others follow, and what was collapsed, where it was asked."""
 
     ranked: Ranked
     has_more: bool
+    collapsed: Collapsed | None = None
 
 
 def pick(
@@ -67,20 +76,10 @@ def pick(
         keep &= known >= page.min_probability
     places = np.flatnonzero(keep)
     end = page.offset + page.limit
-    if page.dedup_cosine is not None:
+    wanted, collapsed = slice(page.offset, end), None
+    cosine = dedup_cosine(page.dedup, calibration)
+    if cosine is not None:
         rows = embeddings(ranked.ids[places].tolist())
-        places = places[_unlike(rows, page.dedup_cosine, at_most=end + 1)]
-    chosen = places[page.offset : end]
-    return Picked(Ranked(ranked.ids[chosen], ranked.scores[chosen]), len(places) > end)
-
-
-def _unlike(rows: NDArray[np.float32], cosine: float, *, at_most: int) -> list[int]:
-    """The first rows of unit fp32 [n, D] that are not as near as `cosine` to one before them."""
-    kept, kept_rows = list[int](), np.empty_like(rows)
-    for place, row in enumerate(rows):
-        if len(kept) == at_most:
-            break
-        if (kept_rows[: len(kept)] @ row < cosine - _COSINE_ERROR).all():
-            kept_rows[len(kept)] = row
-            kept.append(place)
-    return kept
+        kept = collapse(rows, cosine, at_most=end + 1)
+        places, collapsed = places[kept.places], Collapsed(cosine, kept.num_collapsed[wanted])
+    return Picked(ranked.part(places[wanted]), len(places) > end, collapsed)

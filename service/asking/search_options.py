@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 
+from index.searching.alike import DUPLICATE_COSINE, DUPLICATE_PROBABILITY, NUM_COMPARED, Dedup
 from index.searching.reranking import Rerank
 from multigrain.augmented import Augment
 from service.asking.options import FILTER_DESCRIPTION, MAX_WINDOW, TimedOptions
 from service.asking.parameters import merged
 from service.errors import Fault, validation_problem
-
-DEFAULT_DEDUP_COSINE = 0.98
 
 
 class Include(StrEnum):
@@ -35,22 +34,10 @@ def _check_names(text: str) -> str:
     return text
 
 
-def _dedup_cosine(given: Any) -> Any:
-    """`true` and `false` as the cosines they stand for."""
-    return {"true": DEFAULT_DEDUP_COSINE, "false": None}.get(given, given)
-
-
 _IncludeList = Annotated[
     str,
     AfterValidator(_check_names),
     WithJsonSchema({"type": "string", "pattern": f"^(({_NAMES})(,({_NAMES}))*)?$"}),
-]
-_DedupCosine = Annotated[
-    Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None,
-    BeforeValidator(_dedup_cosine),
-    WithJsonSchema(
-        {"anyOf": [{"type": "boolean"}, {"type": "number", "exclusiveMinimum": 0, "maximum": 1}]}
-    ),
 ]
 
 
@@ -105,10 +92,11 @@ class SearchOptions(TimedOptions):
         f"{Include.METADATA},{Include.THUMBNAIL_URL}",
         description="parts of the answer, joined by commas",
     )
-    dedup: _DedupCosine = Field(
-        None,
-        description="collapse hits whose cosine to a better hit is at least this; "
-        f"true: {DEFAULT_DEDUP_COSINE}",
+    dedup: Dedup = Field(
+        default=False,
+        description="collapse hits whose cosine to a better hit is at least this; true: at which "
+        f"both show the same thing with a probability of {DUPLICATE_PROBABILITY}, or "
+        f"{DUPLICATE_COSINE} where the index is not calibrated. Of the {NUM_COMPARED} nearest",
     )
 
     @property

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from index.searcher import Neighbour
 from multigrain.augmented import Augment
-from service.asking.paging import Page
+from service.asking.paging import Collapsed, Page
 from service.asking.plan import Plan
 
 Embedding = NDArray[np.float32]  # [D], of unit length
@@ -56,11 +56,15 @@ class Query(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Hits of one query, whether others follow, and their embeddings fp32 [n, D] where wanted."""
+    """Hits of one query, whether others follow, and what was wanted beside.
+
+    Embeddings fp32 [n, D]; what the hits stand for.
+    """
 
     hits: list[Neighbour]
     has_more: bool = False
     embeddings: NDArray[np.float32] | None = None
+    collapsed: Collapsed | None = None
 
 
 class Answer(NamedTuple):

@@ -16,7 +16,8 @@ class _Answer(BaseModel):
 class Hit(_Answer):
     """One neighbour; `score` is the cosine in [-1, 1], `uri` the first of `metadata["paths"]`.
 
-    `same_probability` is that both photos show the same thing, None where it is not known.
+    `same_probability` is that both photos show the same thing, None where it is not known;
+    `collapsed` how many near-duplicates it stands for, where they were to be collapsed.
     """
 
     rank: int
@@ -27,6 +28,7 @@ class Hit(_Answer):
     thumbnail_url: str | None = None
     metadata: dict[str, JsonValue] = {}
     embedding: tuple[float, ...] | None = None
+    collapsed: int = 0
 
 
 class QueryPhoto(_Answer):
@@ -52,6 +54,8 @@ class SearchAnswer(_Answer):
     batch_size: int | None = None
     timing_ms: dict[str, float] = {}
     query_embedding: tuple[float, ...] | None = None
+    dedup_cosine: float | None = None
+    collapsed: int = 0
 
 
 class EmbedAnswer(_Answer):

@@ -13,7 +13,7 @@ Cosine = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
 class Hit(BaseModel):
     """One neighbour of the query; the id is a string, because JavaScript has no int64.
 
-    The last three are there when they were asked for.
+    The last four are there when they were asked for.
     """
 
     rank: int
@@ -28,6 +28,11 @@ class Hit(BaseModel):
     thumbnail_url: str = ""
     metadata: dict[str, JsonValue] = {}
     embedding: list[float] = []
+    collapsed: int = Field(
+        default=0,
+        ge=0,
+        description="how many hits that are as near to this one as `dedup` says it stands for",
+    )
 
 
 class QueryPhoto(BaseModel):
@@ -59,7 +64,7 @@ class TimingMs(BaseModel):
 class SearchResponse(BaseModel):
     """Answer of a search: hits by falling cosine, equal cosines by id, or as `rerank` orders.
 
-    `query` is null where no photo was sent; `query_embedding` is there when it was asked for.
+    `query` is null where no photo was sent; the last three are there when they were asked for.
     """
 
     request_id: str
@@ -76,6 +81,12 @@ class SearchResponse(BaseModel):
     )
     timing_ms: TimingMs
     query_embedding: list[float] = []
+    dedup_cosine: float = Field(
+        default=1.0, description="the cosine from which hits were collapsed by `dedup`"
+    )
+    collapsed: int = Field(
+        default=0, ge=0, description="how many hits `dedup` has left out for those returned"
+    )
 
 
 class EmbedResponse(BaseModel):

@@ -60,6 +60,7 @@ def hydrate(searcher: Searcher, queries: Sequence[Query], picked: Sequence[Picke
             searcher.embeddings(one.ranked.ids.tolist())
             if query.search is not None and query.search.with_embeddings
             else None,
+            one.collapsed,
         )
         for query, one, neighbours in zip(queries, picked, hits, strict=True)
     ]

@@ -28,6 +28,9 @@ def search_response(
         batch_size=answer.batch_size,
         timing_ms=timing_of(answered),
     )
+    if answer.found.collapsed is not None:
+        response.dedup_cosine = answer.found.collapsed.cosine
+        response.collapsed = int(answer.found.collapsed.counts.sum())
     if Include.QUERY_EMBEDDING in options.included:
         response.query_embedding = answer.embedding.tolist()
     return response
@@ -55,6 +58,9 @@ def _hits(found: Found, options: SearchOptions) -> list[Hit]:
     if found.embeddings is not None:
         for hit, row in zip(hits, found.embeddings, strict=True):
             hit.embedding = row.tolist()
+    if found.collapsed is not None:
+        for hit, count in zip(hits, found.collapsed.counts, strict=True):
+            hit.collapsed = int(count)
     return hits
 
 
