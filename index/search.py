@@ -46,8 +46,10 @@ class SearchConfig(Config):
         description="another order than that of the cosines: search again with the query moved "
         "towards its nearest, or compare whose neighbours two photos are",
     )
-    augment: Literal["none", "flip"] = Field(
-        default="none", description="flip: search with the photo and its mirror image at once"
+    augment: Literal["none", "flip", "multiscale", "flip_multiscale"] = Field(
+        default="none",
+        description="what else to search with at once: the photo's mirror image, the photo at "
+        "half and twice the area, or both",
     )
     min_probability: float | None = Field(
         default=None,
@@ -116,7 +118,7 @@ def _search(config: SearchConfig) -> int:
     # Here, so that --help does not wait for torch.
     from index.searcher import Searcher
     from index.searching.where import parse_filters
-    from multigrain.augmented import embed_augmented
+    from multigrain.augmented import Augment, embed_augmented
     from multigrain.embedder import Embedder
 
     filters = parse_filters(config.where)
@@ -127,7 +129,7 @@ def _search(config: SearchConfig) -> int:
         allowed = searcher.matching(filters) if filters else None
         embedder = Embedder.open(searcher.checkpoint_path, device=config.device)
         searcher.require_model(embedder)
-        query = embed_augmented(embedder, [config.photo], flip=config.augment == "flip")
+        query = embed_augmented(embedder, [config.photo], Augment(config.augment))
         hits = _hits(searcher, query, config, allowed)
         print(_answer(hits, searcher, config.output))
     finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from PIL import Image
 
 from multigrain.embedder import EmbeddingError, Embeddings
 from multigrain.photo import open_photo
@@ -21,10 +22,23 @@ _STRIDE = 32
 
 
 class Augment(StrEnum):
-    """What else of a query photo is looked at."""
+    """What of a photo is looked at beside itself: its mirror image, other sizes, or both."""
 
     NONE = "none"
     FLIP = "flip"
+    MULTISCALE = "multiscale"
+    FLIP_MULTISCALE = "flip_multiscale"
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether every look is mirrored, too."""
+        return self in (Augment.FLIP, Augment.FLIP_MULTISCALE)
+
+    def rules(self, rule: Preprocessing) -> list[Preprocessing]:
+        """The rules of the looks, that of the model first."""
+        if self in (Augment.NONE, Augment.FLIP):
+            return [rule]
+        return [rule, *(scaled(rule, scale) for scale in MULTI_SCALE if scale != 1)]
 
 
 class PixelEmbedder(Protocol):
@@ -39,23 +53,41 @@ class PixelEmbedder(Protocol):
 
 
 def embed_augmented(
-    embedder: PixelEmbedder,
-    photos: Sequence[bytes | Path],
-    *,
-    flip: bool = False,
-    scales: Sequence[float] = (1.0,),
+    embedder: PixelEmbedder, photos: Sequence[bytes | Path], augment: Augment = Augment.NONE
 ) -> Embeddings:
     """Photos -> unit float32 [N, D] of all their looks; raises PhotoError and EmbeddingError."""
-    rules = [scaled(embedder.preprocessing, scale) for scale in scales]
-    min_side = max(rule.min_side for rule in rules)
-    looks: list[list[Pixels]] = [[] for _ in range(len(rules) * (1 + flip))]
-    for photo in photos:
-        image = open_photo(photo, min_side=min_side).image
-        plain = [rule.prepare(image) for rule in rules]
-        both = plain + [mirrored(pixels) for pixels in plain] if flip else plain
-        for look, pixels in zip(looks, both, strict=True):
-            look.append(pixels)
-    return mean_embedding([embedder.embed_pixels(look) for look in looks])
+    rule = embedder.preprocessing
+    min_side = decoded_side(rule, augment)
+    found = [looks_at(open_photo(one, min_side=min_side).image, rule, augment) for one in photos]
+    return embed_looks(embedder, found)
+
+
+def decoded_side(rule: Preprocessing, augment: Augment) -> int:
+    """The shorter side, in pixels, below which a reduced-scale decode would blur a look."""
+    return max(one.min_side for one in augment.rules(rule))
+
+
+def looks_at(image: Image.Image, rule: Preprocessing, augment: Augment) -> list[Pixels]:
+    """The looks at an upright RGB image, that of the model's own rule first."""
+    plain = [one.prepare(image) for one in augment.rules(rule)]
+    return plain + [mirrored(pixels) for pixels in plain] if augment.is_mirrored else plain
+
+
+def embed_looks(
+    embedder: PixelEmbedder, photos: Sequence[Sequence[Pixels]], *, batch_size: int = 8
+) -> Embeddings:
+    """Looks at each photo, one at least -> unit float32 [N, D]; looks of one shape go together.
+
+    A photo of one look has that look's embedding, to the bit. Raises EmbeddingError.
+    """
+    flat = [pixels for looks in photos for pixels in looks]
+    rows = embedder.embed_pixels(flat, batch_size=batch_size)
+    ends = np.cumsum([len(looks) for looks in photos], dtype=np.int64)
+    embeddings = rows[ends - 1]
+    for number, own in enumerate(np.split(rows, ends[:-1])):
+        if len(own) > 1:
+            embeddings[number] = mean_embedding(own[:, None])[0]
+    return embeddings
 
 
 def scaled(rule: Preprocessing, scale: float) -> Preprocessing:
@@ -69,7 +101,7 @@ def mirrored(pixels: Pixels) -> Pixels:
     return np.ascontiguousarray(pixels[:, ::-1])
 
 
-def mean_embedding(looks: Sequence[Embeddings]) -> Embeddings:
+def mean_embedding(looks: Sequence[Embeddings] | Embeddings) -> Embeddings:
     """The unit mean of unit embeddings of the same photos, each [N, D].
 
     Raises EmbeddingError for looks that cancel out.

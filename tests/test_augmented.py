@@ -8,7 +8,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from multigrain.augmented import MULTI_SCALE, embed_augmented, mean_embedding, scaled
+from multigrain.augmented import (
+    MULTI_SCALE,
+    Augment,
+    decoded_side,
+    embed_augmented,
+    mean_embedding,
+    scaled,
+)
 from multigrain.embedder import EmbeddingError
 from multigrain.transforms import Preprocessing
 
@@ -43,20 +50,34 @@ def test_a_photo_and_its_mirror_image_have_one_flipped_embedding() -> None:
     """Without it they differ."""
     both = [photo(), photo(mirror=True)]
     plain = embed_augmented(SeenEmbedder(), both)
-    flipped = embed_augmented(SeenEmbedder(), both, flip=True)
+    flipped = embed_augmented(SeenEmbedder(), both, Augment.FLIP)
     assert plain[0] @ plain[1] < 0.9
     assert flipped[0] == pytest.approx(flipped[1], abs=1e-3)
     assert np.linalg.norm(flipped, axis=1) == pytest.approx(1)
 
 
-def test_every_scale_and_its_mirror_image_are_looked_at() -> None:
-    """Sizes keep what they leave when divided by 32."""
+@pytest.mark.parametrize("augment", [Augment.MULTISCALE, Augment.FLIP_MULTISCALE])
+def test_every_scale_and_where_asked_its_mirror_image_are_looked_at(augment: Augment) -> None:
+    """The model's own comes first; sizes keep what they leave when divided by 32."""
     embedder = SeenEmbedder()
-    embed_augmented(embedder, [photo()], flip=True, scales=MULTI_SCALE)
-    rules = [scaled(embedder.preprocessing, scale) for scale in MULTI_SCALE]
-    assert [rule.size for rule in rules] == [65, 97, 129]
-    assert [one.shape[:2] for one in embedder.seen] == 2 * [r.shape_of(120, 90) for r in rules]
-    assert (embedder.seen[3] == embedder.seen[0][:, ::-1]).all()
+    (found,) = embed_augmented(embedder, [photo()], augment)
+    rules = [scaled(embedder.preprocessing, scale) for scale in (1.0, MULTI_SCALE[0], 2**0.5)]
+    assert [rule.size for rule in rules] == [97, 65, 129]
+    shapes = [rule.shape_of(120, 90) for rule in rules]
+    num_sides = 1 + augment.is_mirrored
+    assert [one.shape[:2] for one in embedder.seen] == num_sides * shapes
+    for plain, mirror in zip(embedder.seen, embedder.seen[len(rules) :], strict=False):
+        assert (mirror == plain[:, ::-1]).all()
+    parts = SeenEmbedder().embed_pixels(embedder.seen)
+    assert found == pytest.approx(parts.mean(axis=0) / np.linalg.norm(parts.mean(axis=0)))
+    assert decoded_side(embedder.preprocessing, augment) == 129
+
+
+def test_a_photo_of_one_look_keeps_its_embedding_to_the_bit() -> None:
+    """Whether or not an option is there to ask for more."""
+    embedder = SeenEmbedder()
+    found = embed_augmented(embedder, [photo(), photo(mirror=True)])
+    assert (found == SeenEmbedder().embed_pixels(embedder.seen)).all()
 
 
 def test_looks_that_cancel_out_are_refused() -> None:

@@ -14,6 +14,7 @@ from service_running import Service, running
 from index.calibrate import calibrate
 from index.manifest import CalibrationPart
 from index.searching.reranking import Rerank
+from multigrain.augmented import Augment, embed_augmented
 from multigrain.embedder import Embedder
 from service.settings import Settings
 
@@ -131,6 +132,20 @@ def test_flipped_and_plain_photos_of_one_batch_keep_their_own_looks(
     for seed, embedding in zip((1, 2, 9), together, strict=True):
         alone = query_embedding(service, jpeg(seed), augment="flip")
         assert np.array(embedding) @ alone > 0.9999
+
+
+def test_a_photo_at_several_sizes_is_one_query(
+    service: Service, calibration: tuple[Path, CalibrationPart], jpeg: Jpeg
+) -> None:
+    """As index.search embeds it, mirrored too where that is asked."""
+    embedder = Embedder.open(next((calibration[0] / "models").iterdir()))
+    for augment in (Augment.MULTISCALE, Augment.FLIP_MULTISCALE):
+        (expected,) = embed_augmented(embedder, [jpeg(7)], augment)
+        found = query_embedding(service, jpeg(7), augment=augment)
+        assert found @ expected > 0.9999
+        assert found @ query_embedding(service, jpeg(7)) < 0.9999
+    refused = service.search(jpeg(7), augment="flip,multiscale")
+    assert refused.json()["errors"][0]["loc"] == "query.augment"
 
 
 @pytest.mark.parametrize("way", ["embedding", "similar"])

@@ -29,7 +29,7 @@ Jpeg = Callable[[int], bytes]
 
 
 def query(pixels: Pixels, page: Page, plan: Plan | None = None) -> Query:
-    return Query(Source(pixels=pixels), Search(plan or Plan(), page))
+    return Query(Source(looks=(pixels,)), Search(plan or Plan(), page))
 
 
 def test_indexed_photo_finds_itself_in_the_promised_shape(service: Service, jpeg: Jpeg) -> None:

@@ -14,6 +14,7 @@ from evaluation_fixtures import draw_test_set, save, settings, write_rows
 from PIL import Image
 from slow_metrics import slow_ap
 
+from multigrain.augmented import Augment, embed_augmented
 from multigrain.checkpoint import load_checkpoint
 from multigrain.config import ConfigError
 from multigrain.embedder import Embedder
@@ -77,6 +78,7 @@ def test_the_written_result_states_model_options_and_intervals(
     document = json.loads((result[1] / RESULTS).read_text())
     assert document["model"]["fingerprint"] == load_checkpoint(tiny_checkpoint).fingerprint
     assert (document["model"]["p"], document["model"]["whitening"]) == (3.0, None)
+    assert document["model"]["augment"] == "none"
     (written,) = document["results"]
     assert (written["num_queries"], written["num_gallery"]) == (6, 16)
     assert written["options"] == {"queries": "by role"}
@@ -114,6 +116,27 @@ def test_a_second_run_embeds_nothing(
     monkeypatch.setattr(Embedder, "embed_pixels", fail)
     (again,) = evaluate(settings(tiny_checkpoint, manifest, result[1]), alone())
     assert again.scores.metrics == result[0].scores.metrics
+
+
+def test_every_photo_is_embedded_with_its_other_looks(
+    result: tuple[Result, Path], manifest: Path, tiny_checkpoint: Path
+) -> None:
+    """As a search embeds its query; plain embeddings of an earlier run are not taken for them."""
+    config = settings(tiny_checkpoint, manifest, result[1], augment="flip_multiscale")
+    embedder = Embedder.open(tiny_checkpoint, engine="torch", device="cpu")
+    photos = [manifest.parent / f"{number}-0.jpg" for number in range(3)]
+    cache = EmbeddingCache.open(next((result[1] / "embeddings").iterdir()), dim=embedder.dim)
+    rows = embed_pictures(
+        [Picture(photo) for photo in photos],
+        embedder,
+        cache,
+        alone(),
+        augment=Augment(config.augment),
+        say=say_nothing,
+    )
+    expected = embed_augmented(embedder, photos, Augment.FLIP_MULTISCALE)
+    assert (rows * expected).sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert ((rows * embedder.embed(photos)).sum(axis=1) < 0.9999).all()
 
 
 def test_several_test_sets_are_scored_in_one_run(

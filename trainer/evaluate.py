@@ -50,6 +50,11 @@ class EvaluateConfig(Config):
     cache: Path | None = Field(
         default=None, description="folder of known embeddings; unset: embeddings, in --out"
     )
+    augment: Literal["none", "flip", "multiscale", "flip_multiscale"] = Field(
+        default="none",
+        description="what else of each photo to embed with it, as one vector: its mirror image, "
+        "the photo at half and twice the area, or both",
+    )
     seed: int = Field(default=0, ge=0, description="of the bootstrap's draws")
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="where photos are embedded and compared"
@@ -75,6 +80,7 @@ def evaluate(config: EvaluateConfig, processes: "Processes") -> list["Result"]:
 
     All test sets are read before the first photo is embedded. Equal on every process.
     """
+    from multigrain.augmented import Augment
     from multigrain.files import atomic_write_text
     from trainer.evaluation.embed_pictures import embed_pictures
     from trainer.evaluation.embedding_cache import EmbeddingCache
@@ -92,7 +98,14 @@ def evaluate(config: EvaluateConfig, processes: "Processes") -> list["Result"]:
     for name, protocol, data, test_set in test_sets:
         speak(f"{name}: {len(test_set.pictures)} pictures")
         cache = EmbeddingCache.open(folder, dim=embedder.dim)
-        vectors = embed_pictures(test_set.pictures, embedder, cache, processes, say=speak)
+        vectors = embed_pictures(
+            test_set.pictures,
+            embedder,
+            cache,
+            processes,
+            augment=Augment(config.augment),
+            say=speak,
+        )
         scores = (
             score_test_set(test_set, vectors, processes, seed=config.seed)
             if isinstance(test_set, QuerySet)
@@ -102,9 +115,13 @@ def evaluate(config: EvaluateConfig, processes: "Processes") -> list["Result"]:
         if processes.is_first:
             sections.append(result_section(results[-1], vectors, seed=config.seed))
     if processes.is_first:
-        write_results(config.out, results, checkpoint=config.checkpoint, model=embedder)
-        page = report_page({"checkpoint": config.checkpoint, **describe(embedder)}, sections)
-        atomic_write_text(config.out / REPORT, page)
+        model_facts = {
+            "checkpoint": str(config.checkpoint),
+            **describe(embedder),
+            "augment": config.augment,
+        }
+        write_results(config.out, results, model=model_facts)
+        atomic_write_text(config.out / REPORT, report_page(model_facts, sections))
     return results
 
 

@@ -85,7 +85,8 @@ class SearchOptions(TimedOptions):
     )
     augment: Augment = Field(
         Augment.NONE,
-        description="flip: search with a photo and its mirror image at once; needs a photo",
+        description="what else to search with at once: a photo's mirror image, the photo at half "
+        "and twice the area, or both; needs a photo",
     )
     filter: str | None = Field(None, description=FILTER_DESCRIPTION)
     include: _IncludeList = Field(
@@ -136,6 +137,6 @@ def check_together(asked: Asked, *, max_limit: int, has_photo: bool = True) -> N
         msg = f"{' and '.join(given)} each say how deep to search: give one of them"
         faults.append(asked.fault(given[-1], msg))
     if options.augment != Augment.NONE and not has_photo:
-        faults.append(asked.fault("augment", "an embedding has no mirror image: send the photo"))
+        faults.append(asked.fault("augment", "an embedding has no other looks: send the photo"))
     if faults:
         raise validation_problem(faults)

@@ -37,13 +37,13 @@ class PhotoFacts(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What is searched with: pixels to embed, or an embedding; facts where it is a photo.
+    """What is searched with: looks at a photo to embed, or an embedding; facts where it is a photo.
 
-    With `augment` flip the embedding is that of the photo and its mirror image.
+    The first look is the model's own, the others are those of `augment`.
     """
 
     facts: PhotoFacts | None = None
-    pixels: Pixels | None = None
+    looks: tuple[Pixels, ...] = ()
     embedding: Embedding | None = None
     augment: Augment = Augment.NONE
 

@@ -40,7 +40,7 @@ class SearchParameters(TypedDict, total=False):
     min_score: float
     min_probability: float
     rerank: Literal["none", "aqe", "kreciprocal"]
-    augment: Literal["none", "flip"]
+    augment: Literal["none", "flip", "multiscale", "flip_multiscale"]
     nprobe: int
     recall: float
     exact: bool

@@ -89,7 +89,7 @@ async def _add(runtime: Runtime, ready: Ready, request: Request, body: bytes) ->
         if known is not None:  # else deleted meanwhile
             return AddedPhoto(known, is_new=False)
     prepared = await answering.prepare(partial(embedder.read, wanted.photo, runtime.limits))
-    query = Query(Source(pixels=prepared.pixels), None)
+    query = Query(Source(looks=(prepared.pixels,)), None)
     answered = await answering.ask(query, background=True)
     photo = NewPhoto(wanted.photo, prepared, wanted.metadata)
     embedding = answered.done.result.embedding

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from index.searcher import Searcher
-from multigrain.augmented import Augment, mean_embedding, mirrored
+from multigrain.augmented import Augment, decoded_side, embed_looks, looks_at
 from multigrain.embedder import Embedder
 from multigrain.errors import MultiGrainError
+from multigrain.photo import open_photo
 from multigrain.photo_limits import PhotoLimits
 from service.batching.embedding_cache import EmbeddingCache, Known
 from service.batching.queries import Answer, PhotoFacts, Query, Source
@@ -83,16 +84,15 @@ class Engine:
         return f"multigrain-{trunk}@sha256:{self.embedder.fingerprint[:12]}"
 
     def take_in(self, photo: bytes, limits: PhotoLimits, augment: Augment = Augment.NONE) -> Source:
-        """Decode a photo to the model's input, unless it was seen before; raises PhotoError."""
+        """Decode a photo to the model's inputs, unless it was seen before; raises PhotoError."""
         sha256 = hashlib.sha256(photo).hexdigest()
         known = self.cache.get(self.embedder.fingerprint, sha256, augment)
         if known is not None:
             return Source(known.facts, embedding=known.embedding)
-        prepared = self.embedder.read(photo, limits)
-        facts = PhotoFacts(
-            sha256, prepared.width, prepared.height, prepared.format, prepared.exif_rotated
-        )
-        return Source(facts, prepared.pixels, augment=augment)
+        rule = self.embedder.preprocessing
+        opened = open_photo(photo, min_side=decoded_side(rule, augment), limits=limits)
+        facts = PhotoFacts(sha256, opened.width, opened.height, opened.format, opened.exif_rotated)
+        return Source(facts, tuple(looks_at(opened.image, rule, augment)), augment=augment)
 
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """Embed and search all queries, at most `max_batch`; an exception concerns all of them.
@@ -127,15 +127,11 @@ class Engine:
         """The queries' embeddings, unit fp32 [Q, D]; those that have one skip the model."""
         embeddings = np.empty((len(queries), self.embedder.dim), np.float32)
         sources = [query.source for query in queries]
-        pixels = {row: one.pixels for row, one in enumerate(sources) if one.pixels is not None}
-        flipped = [row for row in pixels if sources[row].augment == Augment.FLIP]
-        if pixels:
-            looks = [*pixels.values(), *(mirrored(pixels[row]) for row in flipped)]
-            rows = self.embedder.embed_pixels(looks, batch_size=self._max_batch)
-            embeddings[list(pixels)] = rows[: len(pixels)]
-            if flipped:
-                both = [embeddings[flipped], rows[len(pixels) :]]
-                embeddings[flipped] = mean_embedding(both)
+        looks = {row: source.looks for row, source in enumerate(sources) if source.looks}
+        if looks:
+            embeddings[list(looks)] = embed_looks(
+                self.embedder, list(looks.values()), batch_size=self._max_batch
+            )
         for row, source in enumerate(sources):
             if source.embedding is not None:
                 embeddings[row] = source.embedding
@@ -157,7 +153,7 @@ class Engine:
 
 def _shape(query: Query) -> tuple[int, ...] | None:
     """Photos of one shape share a forward pass."""
-    return None if query.source.pixels is None else query.source.pixels.shape
+    return query.source.looks[0].shape if query.source.looks else None
 
 
 def _check_fingerprint(embedder: Embedder, searcher: Searcher, path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from multigrain.ahead import in_order
+from multigrain.augmented import Augment, decoded_side, embed_looks, looks_at
 from multigrain.embedder import Embedder
 from multigrain.errors import MultiGrainError
 from multigrain.photo import PhotoError
@@ -34,11 +35,11 @@ class UnreadableError(MultiGrainError):
 
 
 class Found(NamedTuple):
-    """A picture's key, and its vector where it is known, its pixels where not."""
+    """A picture's key, and its vector where it is known, the looks at it where not."""
 
     key: bytes
     vector: Vector | None
-    pixels: Pixels | None
+    looks: Sequence[Pixels]
 
 
 def embed_pictures(
@@ -47,9 +48,10 @@ def embed_pictures(
     cache: EmbeddingCache,
     processes: Processes,
     *,
+    augment: Augment = Augment.NONE,
     say: Callable[[str], None],
 ) -> npt.NDArray[np.float32]:
-    """Unit rows [n, D] in the order of the pictures, on every process.
+    """Unit rows [n, D] in the order of the pictures, on every process; `augment` of all of them.
 
     Raises UnreadableError, on every process, naming photos that cannot be read.
     """
@@ -59,7 +61,8 @@ def embed_pictures(
         for handful in range(processes.rank, num_handfuls, processes.world)
         for number in range(handful * _HANDFUL, min((handful + 1) * _HANDFUL, len(pictures)))
     ]
-    vectors, bad = _embed_own([pictures[number] for number in mine], embedder, cache, say=say)
+    own = [pictures[number] for number in mine]
+    vectors, bad = _embed_own(own, embedder, cache, augment=augment, say=say)
     cache.flush()
     refused = [line for lines in processes.gather(bad) for line in lines]
     if refused:
@@ -80,13 +83,14 @@ def _embed_own(
     embedder: Embedder,
     cache: EmbeddingCache,
     *,
+    augment: Augment,
     say: Callable[[str], None],
 ) -> tuple[npt.NDArray[np.float32], list[str]]:
     """Vectors of this process's pictures, and a line for each that cannot be read."""
 
     def find(picture: Picture) -> Found | PhotoError:
         try:
-            return _find(picture, embedder, cache)
+            return _find(picture, embedder, cache, augment)
         except PhotoError as error:
             return error
 
@@ -96,7 +100,7 @@ def _embed_own(
     num_threads = max(_FEWEST_THREADS, torch.get_num_threads())
     waiting = in_order(find, pictures, num_threads=num_threads, window=2 * _HANDFUL)
     for start in range(0, len(pictures), _HANDFUL):
-        batch = dict[int, tuple[bytes, Pixels]]()
+        batch = dict[int, tuple[bytes, Sequence[Pixels]]]()
         for row in range(start, min(start + _HANDFUL, len(pictures))):
             found = next(waiting)
             if isinstance(found, PhotoError):
@@ -104,11 +108,11 @@ def _embed_own(
             elif found.vector is not None:
                 vectors[row] = found.vector
                 num_cached += 1
-            elif found.pixels is not None:
-                batch[row] = found.key, found.pixels
+            else:
+                batch[row] = found.key, found.looks
         if batch:
-            keys, pixels = zip(*batch.values(), strict=True)
-            vectors[list(batch)] = embedder.embed_pixels(pixels, batch_size=_BATCH_SIZE)
+            keys, looks = zip(*batch.values(), strict=True)
+            vectors[list(batch)] = embed_looks(embedder, looks, batch_size=_BATCH_SIZE)
             cache.put(keys, vectors[list(batch)])
         progress.update(min(start + _HANDFUL, len(pictures)))
     progress.close()
@@ -117,17 +121,19 @@ def _embed_own(
     return vectors, bad
 
 
-def _find(picture: Picture, embedder: Embedder, cache: EmbeddingCache) -> Found:
+def _find(picture: Picture, embedder: Embedder, cache: EmbeddingCache, augment: Augment) -> Found:
     try:
         data = picture.path.read_bytes()
     except OSError as error:
         raise PhotoError("photo_unreadable", f"{picture.path}: {error.strerror}") from error
-    key = cache_key(data, f"{picture.box} {picture.turns}")
+    edit = f"{picture.box} {picture.turns}"
+    key = cache_key(data, edit if augment == Augment.NONE else f"{edit} {augment}")
     known = cache.get(key)
-    return Found(key, known, _pixels(picture, data, embedder) if known is None else None)
+    return Found(key, known, _looks(picture, data, embedder, augment) if known is None else [])
 
 
-def _pixels(picture: Picture, data: bytes, embedder: Embedder) -> Pixels:
-    if picture.box is None and not picture.turns:
-        return embedder.read(data).pixels
-    return embedder.preprocessing.prepare(picture_image(picture, data))
+def _looks(picture: Picture, data: bytes, embedder: Embedder, augment: Augment) -> list[Pixels]:
+    rule = embedder.preprocessing
+    is_whole = picture.box is None and not picture.turns
+    min_side = decoded_side(rule, augment) if is_whole else None
+    return looks_at(picture_image(picture, data, min_side=min_side), rule, augment)

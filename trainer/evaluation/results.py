@@ -44,19 +44,13 @@ def markdown(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def write_results(out: Path, results: list[Result], *, checkpoint: Path, model: Embedder) -> None:
+def write_results(out: Path, results: list[Result], *, model: Mapping[str, Any]) -> None:
     """Write `results.json`, and `queries.json` with each query's name and values.
 
-    Raises OSError.
+    `model` is what is said of what was scored. Raises OSError.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _write(
-        out / RESULTS,
-        {
-            "model": {"checkpoint": str(checkpoint), **describe(model)},
-            "results": [_result(result) for result in results],
-        },
-    )
+    _write(out / RESULTS, {"model": model, "results": [_result(result) for result in results]})
     _write(out / QUERIES, {result.name: _queries(result) for result in results})
 
 
