@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from index.searching.scoring import Ranked
@@ -35,16 +36,20 @@ def compared_pairs(ids: NDArray[np.int64], units: Units, threshold: float) -> It
     `units` gives unit rows fp32 [b, D]; rows are read once a block, so memory does not grow
     with n, but time does with its square.
     """
-    starts = range(0, len(ids), _BLOCK_ROWS)
-    for top in starts:
+    least = np.float32(threshold - _COSINE_ERROR)
+    values = np.empty(min(_BLOCK_ROWS, len(ids)) ** 2, np.float32)
+    for top in range(0, len(ids), _BLOCK_ROWS):
         high = units(ids[top : top + _BLOCK_ROWS])
         for start in range(top, len(ids), _BLOCK_ROWS):
             low = high if start == top else units(ids[start : start + _BLOCK_ROWS])
-            near = high @ low.T >= threshold - _COSINE_ERROR
-            if start == top:
-                near = np.triu(near, 1)
-            places = np.flatnonzero(near)
-            yield Pairs(top + places // len(low), start + places % len(low))
+            cosines = values[: len(high) * len(low)].reshape(len(high), len(low))
+            # torch's product takes three quarters of the time of numpy's.
+            torch.mm(*map(torch.from_numpy, (high, low.T)), out=torch.from_numpy(cosines))
+            rows = np.flatnonzero(cosines.max(axis=1) >= least)
+            left, right = np.nonzero(cosines[rows] >= least)
+            left, right = top + rows[left], start + right
+            once = left < right
+            yield Pairs(left[once], right[once])
 
 
 def searched_pairs(
