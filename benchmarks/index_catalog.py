@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.report import Target
 from index.catalog_journal import Journal
-from index.catalog_reader import CatalogReader
+from index.catalog_opening import open_catalog_file
 from index.catalog_scan import FoundPhoto
 from index.steps import no_steps
 
@@ -94,7 +94,7 @@ def measure_hydration(catalog: Path, num_rows: int) -> Hydration:
     """Paths and metadata of ten random contents, one connection; sqlite3 fetches their paths."""
     draw = np.random.default_rng(0)
     asked = [draw.choice(num_rows, NEIGHBOURS, replace=False).tolist() for _ in range(HYDRATIONS)]
-    reader = CatalogReader(catalog)
+    reader = open_catalog_file(catalog)
     plain = sqlite3.connect(f"file:{catalog}?mode=ro&immutable=1", uri=True)
     ours, theirs = list[float](), list[float]()
     for ids in asked:

@@ -5,9 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from index.bare_words import with_flag
+from index.catalog_setting import catalog_field
 from multigrain.config import Config
 from multigrain.program import load_config, run_main
 
@@ -18,6 +19,7 @@ class AddConfig(Config):
     """What is to be added."""
 
     index: Path = Field(description="index folder")
+    catalog: SecretStr | None = catalog_field()
     photos: list[Path] = Field(
         min_length=1, description="photo to add; may be given without the flag; repeatable"
     )
@@ -47,7 +49,10 @@ def _add(config: AddConfig) -> int:
     layout = Layout(config.index)
     checkpoint = layout.checkpoint(live_manifest(layout).model.fingerprint)
     report = add_photos(
-        config.index, config.photos, Embedder.open(checkpoint, device=config.device)
+        config.index,
+        config.photos,
+        Embedder.open(checkpoint, device=config.device),
+        catalog=config.catalog,
     )
     print(
         f"new {report.num_new}, {report.num_live} live, bad {report.num_bad}; "

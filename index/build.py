@@ -8,7 +8,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import ByteSize, Field
+from pydantic import ByteSize, Field, SecretStr
 
 from index.embedding.place import Place, place_in
 from multigrain.config import Config
@@ -35,6 +35,12 @@ class BuildConfig(Config):
     )
     checkpoint: Path = Field(description="checkpoint file of the model")
     out: Path = Field(description="index folder to make or update")
+    catalog: SecretStr | None = Field(
+        default=None,
+        description="database that readers find the catalog in, "
+        "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE, or sqlite for the index's own file; "
+        "unset: as before, sqlite at first",
+    )
     verify_content: bool = Field(
         default=False, description="hash every file, whatever its size and times say"
     )
@@ -178,6 +184,7 @@ def _build(config: BuildConfig, crew: "Crew | None") -> int:
             last=Stage(config.until),
             announce=lambda line: print(f"{PROG}: {line}", file=sys.stderr),
             crew=crew,
+            catalog=config.catalog,
         )
     except OSError as error:  # a full disk, a folder that may not be written
         raise IndexFolderError(

@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import SecretStr
+
 from index.catalog_scan import ScanCounts
 from index.codebook.asked import kept_lines, to_record
 from index.codebook.footprint import Expected, MemoryCheck
@@ -104,6 +106,7 @@ def build_index(
     steps: Steps = no_steps,
     announce: Callable[[str], None] = _say_nothing,
     crew: Crew | None = None,
+    catalog: SecretStr | None = None,
 ) -> BuildReport:
     """Bring the index folder `out` up to date with the photo collections; raises IndexFolderError.
 
@@ -112,7 +115,8 @@ def build_index(
     `verify_content` every file is hashed, also where its stat says that it did not change. A
     collection whose photos are gone all at once is refused, unless `allow_vanished`. What the
     build expects to make is announced in a line before photos are embedded, which a `crew` of
-    processes shares.
+    processes shares. Readers find the catalog in the database of the address `catalog`, or with
+    sqlite in the folder's own file; without it where they found it before.
     """
     times = StageTimes()
     load_faiss()
@@ -124,7 +128,9 @@ def build_index(
     scanned, embedded = None, None
     with (
         full_disk_errors(Layout(Path(out).absolute()), checkpoint.stat().st_size) as need,
-        open_workshop(out, checkpoint=checkpoint, embedder=embedder, steps=steps) as shop,
+        open_workshop(
+            out, checkpoint=checkpoint, embedder=embedder, steps=steps, catalog=catalog
+        ) as shop,
     ):
         mark = shop.journal.scan_mark()
         if Stage.SCAN in due:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
+from index.catalog_setting import catalog_field
 from index.collection.reading import PhotoEmbedder
 from index.manifest import CalibrationPart, Manifest
 from multigrain.config import Config
@@ -21,6 +22,7 @@ class CalibrateConfig(Config):
     """What the probabilities are learned from."""
 
     index: Path = Field(description="index folder")
+    catalog: SecretStr | None = catalog_field()
     labels: Path | None = Field(
         default=None,
         description="CSV or JSONL list of photos (path, instance) or of pairs (path, other, same: "
@@ -50,14 +52,20 @@ def _calibrate(config: CalibrateConfig) -> int:
     layout = Layout(config.index.absolute())
     checkpoint = layout.checkpoint(live_manifest(layout).model.fingerprint)
     embedder = Embedder.open(checkpoint, device=config.device)
-    manifest = calibrate(config.index, embedder, labels=config.labels)
+    manifest = calibrate(config.index, embedder, labels=config.labels, catalog=config.catalog)
     assert manifest.calibration is not None
     print(_answer(manifest.calibration))
     print(f"published generation {manifest.generation} in {config.index}")
     return 0
 
 
-def calibrate(root: Path, embedder: PhotoEmbedder, *, labels: Path | None = None) -> Manifest:
+def calibrate(
+    root: Path,
+    embedder: PhotoEmbedder,
+    *,
+    labels: Path | None = None,
+    catalog: SecretStr | None = None,
+) -> Manifest:
     """Fit the pairs of a labelled list, or of edited copies, and publish a generation with it.
 
     Raises IndexFolderError, CalibrationError and PhotoListError.
@@ -72,14 +80,14 @@ def calibrate(root: Path, embedder: PhotoEmbedder, *, labels: Path | None = None
     from multigrain.cpus import num_cpus
 
     load_faiss()
-    with closing(Searcher.open_current(root)) as searcher:
+    with closing(Searcher.open_current(root, catalog=catalog)) as searcher:
         searcher.require_model(embedder)
         if labels is None:
             pairs = copy_pairs(searcher, embedder, num_threads=num_cpus())
         else:
             pairs = labelled_pairs(labels, embedder, num_threads=num_cpus())
     part = fit_pairs(pairs, source="labels" if labels else "copies")
-    with reopen_workshop(root) as shop:
+    with reopen_workshop(root, catalog=catalog) as shop:
         assert shop.parent is not None
         codebook = trained_codebook(shop, factory=shop.parent.factory)
         return publish_generation(shop, codebook, calibration=part)

@@ -4,15 +4,14 @@ import posixpath
 from pathlib import Path
 
 from sqlalchemy import (
-    JSON,
     Column,
-    Integer,
     LargeBinary,
     MetaData,
     Table,
-    Text,
     UniqueConstraint,
 )
+
+from index.catalog_dialects import Document, Number, Text
 
 tables = MetaData()
 
@@ -21,7 +20,7 @@ tables = MetaData()
 collection = Table(
     "collection",
     tables,
-    Column("collection_id", Integer, primary_key=True),
+    Column("collection_id", Number, primary_key=True),
     Column("root", Text, nullable=False, unique=True),
     Column("created", Text, nullable=False),
 )
@@ -30,11 +29,11 @@ collection = Table(
 content = Table(
     "content",
     tables,
-    Column("id", Integer, primary_key=True),
+    Column("id", Number, primary_key=True),
     Column("sha256", LargeBinary, nullable=False, unique=True),
-    Column("bytes", Integer, nullable=False),
-    Column("width", Integer, nullable=False),
-    Column("height", Integer, nullable=False),
+    Column("bytes", Number, nullable=False),
+    Column("width", Number, nullable=False),
+    Column("height", Number, nullable=False),
     Column("format", Text, nullable=False),
     Column("taken_at", Text),  # the camera's clock, YYYY-MM-DDTHH:MM:SS
     Column("camera", Text),
@@ -45,18 +44,18 @@ content = Table(
 photo = Table(
     "photo",
     tables,
-    Column("photo_id", Integer, primary_key=True),
-    Column("collection_id", Integer, nullable=False),
+    Column("photo_id", Number, primary_key=True),
+    Column("collection_id", Number, nullable=False),
     Column("path", Text, nullable=False),
-    Column("dev", Integer, nullable=False),
-    Column("ino", Integer, nullable=False),
-    Column("size", Integer, nullable=False),
-    Column("mtime_ns", Integer, nullable=False),
-    Column("content_id", Integer),
+    Column("dev", Number, nullable=False),
+    Column("ino", Number, nullable=False),
+    Column("size", Number, nullable=False),
+    Column("mtime_ns", Number, nullable=False),
+    Column("content_id", Number),
     Column("error", Text),
-    Column("seen", Integer, nullable=False),
-    Column("deleted", Integer),
-    Column("attributes", JSON(none_as_null=True)),
+    Column("seen", Number, nullable=False),
+    Column("deleted", Number),
+    Column("attributes", Document),
     Column("label", Text),
     UniqueConstraint("collection_id", "path"),
 )
@@ -65,21 +64,21 @@ tombstone = Table(
     "tombstone",
     tables,
     Column("sha256", LargeBinary, primary_key=True),
-    Column("id", Integer, nullable=False),
+    Column("id", Number, nullable=False),
 )
 shard = Table(
     "shard",
     tables,
     Column("folder", Text, primary_key=True),
-    Column("first_id", Integer, nullable=False),
-    Column("n", Integer, nullable=False),
+    Column("first_id", Number, nullable=False),
+    Column("n", Number, nullable=False),
     Column("codebook", Text, nullable=False),
 )
 progress = Table(
     "progress",
     tables,
     Column("staging", Text, primary_key=True),
-    Column("durable_rows", Integer, nullable=False),
+    Column("durable_rows", Number, nullable=False),
 )
 # A row without a hash is the generation being built: something differs from the last published.
 generation = Table(
@@ -89,14 +88,17 @@ generation = Table(
     Column("manifest_sha256", Text),
 )
 # Segments of the journal of adds and deletes whose records stand in the tables above.
-folded = Table("folded", tables, Column("segment", Integer, primary_key=True))
+folded = Table("folded", tables, Column("segment", Number, primary_key=True))
 # Where the segments' ids begin: their first lines say so too, and may be damaged.
 segment = Table(
     "segment",
     tables,
-    Column("number", Integer, primary_key=True),
-    Column("first_id", Integer, nullable=False),
+    Column("number", Number, primary_key=True),
+    Column("first_id", Number, nullable=False),
 )
+
+# What readers ask: a generation's database holds these, its file the journal's own too.
+PUBLISHED = (collection, content, photo, tombstone)
 
 # The collection of added bytes lies in the index folder and moves with it.
 UPLOADS_ROOT = "uploads/"

@@ -2,10 +2,16 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from index.catalog_dialects import SQLITE
+
+T = TypeVar("T")
 
 
 class Connections:
@@ -17,16 +23,30 @@ class Connections:
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self._process = engine, os.getpid()
-        self._idle = deque[Connection]()
+        self._idle, self._of_parent = deque[Connection](), deque[Connection]()
         self._is_closed = False
 
+    def asked(self, question: Callable[[Connection], T]) -> T:
+        """The answer to a question, asked once more where the connection had been lost.
+
+        A database that was started again has lost all of them. One whose question fails is not
+        lent again.
+        """
+        try:
+            with self._lent() as connection:
+                return question(connection)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+        self._close_idle()
+        with self._lent() as connection:
+            return question(connection)
+
     @contextmanager
-    def lent(self) -> Iterator[Connection]:
-        """A connection for a question; one whose question fails is not lent again."""
+    def _lent(self) -> Iterator[Connection]:
         if self._process != os.getpid():
-            # Parent and child would move one another's place in the file.
             self._process = os.getpid()
-            self._close_idle()
+            self._leave_to_parent()
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -44,6 +64,19 @@ class Connections:
         """Close all that are not lent, and the others as they come back."""
         self._is_closed = True
         self._close_idle()
+
+    def _leave_to_parent(self) -> None:
+        """Let a child process go without the connections it was forked with.
+
+        Parent and child would move one another's place in a file. What is closed of a server's
+        here, ends there: such a connection is only forgotten.
+        """
+        if self._engine.dialect.name == SQLITE:
+            self._close_idle()
+        else:
+            # Kept: its end would be the parent's connection's end.
+            self._of_parent, self._idle = self._idle, deque()
+            self._engine.dispose(close=False)
 
     def _close_idle(self) -> None:
         try:

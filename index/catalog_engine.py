@@ -21,10 +21,10 @@ from index.errors import IndexFolderError
 FOLDER = "rtrim(path, replace(path, '/', ''))"
 # Made before the first publish, after the bulk load, which they would slow. They hold whatever a
 # query reads, `deleted` too: SQLite asks for it although all rows of the index have none.
-_INDEXES = (
+READER_INDEXES = (
     "photo_of_content ON photo (content_id, path, deleted) WHERE deleted IS NULL",
     "photo_of_label ON photo (label, content_id, deleted) WHERE deleted IS NULL",
-    f"photo_of_folder ON photo ({FOLDER}, content_id, deleted) WHERE deleted IS NULL",
+    f"photo_of_folder ON photo (({FOLDER}), content_id, deleted) WHERE deleted IS NULL",
     *(
         f"content_of_{column} ON content ({column})"
         for column in ("taken_at", "camera", "bytes", "width", "height", "format")
@@ -85,9 +85,8 @@ def _add_columns(connection: Connection, table: Table) -> None:
     known = {row.name for row in connection.exec_driver_sql(f"PRAGMA table_info({table.name})")}
     for column in table.columns:
         if column.name not in known:
-            connection.exec_driver_sql(
-                f"ALTER TABLE {table.name} ADD COLUMN {column.name} {column.type}"
-            )
+            kind = column.type.compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
 
 
 def open_catalog_engine(path: Path) -> Engine:
@@ -103,7 +102,7 @@ def copy_catalog(engine: Engine, target: Path) -> None:
     with engine.begin() as connection:
         for name in _OLD_INDEXES:
             connection.exec_driver_sql(f"DROP INDEX IF EXISTS {name}")
-        for index in _INDEXES:
+        for index in READER_INDEXES:
             connection.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS {index}")
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM INTO :target"), {"target": str(target)})

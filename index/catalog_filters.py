@@ -5,15 +5,15 @@ Values are bound, never written into a statement.
 
 import operator
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from sqlalchemy import (
-    REAL,
+    BindParameter,
     Column,
     ColumnElement,
+    Double,
     and_,
     bindparam,
-    cast,
-    func,
     literal_column,
     not_,
     or_,
@@ -22,6 +22,14 @@ from sqlalchemy import (
 )
 
 from index.catalog import content, photo
+from index.catalog_dialects import (
+    AttributeNumber,
+    AttributeText,
+    AttributeTruth,
+    Number,
+    Text,
+    attribute_name,
+)
 from index.catalog_engine import FOLDER
 from index.searching.where import ATTRIBUTES, Filter, Kind, checked
 
@@ -33,7 +41,7 @@ _COMPARISONS: dict[str, Callable[..., ColumnElement[bool]]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-_LARGEST = 1.7976931348623157e308
+_LARGEST_WHOLE = 2**53
 _LAST_CHARACTER = 0x10FFFF
 _SURROGATES = range(0xD800, 0xE000)
 
@@ -75,7 +83,7 @@ def _condition(one: Filter) -> ColumnElement[bool]:
     if one.kind is Kind.ATTRIBUTE:
         return _of_attribute(one)
     if one.column == "folder":
-        stored: ColumnElement[str] = literal_column(FOLDER)
+        stored: ColumnElement[str] = literal_column(FOLDER, Text())
         value = str(one.value)
         is_open = one.is_prefix or not value or value.endswith("/")
         return _of_text(stored, one._replace(value=value if is_open else f"{value}/"))
@@ -83,8 +91,15 @@ def _condition(one: Filter) -> ColumnElement[bool]:
     if one.kind is Kind.TIME:
         return _of_time(table_column, one.operator, str(one.value).replace(" ", "T"))
     if one.kind is Kind.NUMBER:
-        return _COMPARISONS[one.operator](table_column, bindparam(None, one.value, type_=REAL))
+        return _COMPARISONS[one.operator](table_column, _number(float(str(one.value))))
     return _of_text(table_column, one)
+
+
+def _number(value: float) -> BindParameter[Any]:
+    """A number beside whole ones: as a whole one itself where it can be, an index then serves."""
+    if value.is_integer() and abs(value) <= _LARGEST_WHOLE:
+        return bindparam(None, int(value), type_=Number)
+    return bindparam(None, value, type_=Double)
 
 
 def _of_text(stored: ColumnElement[str], one: Filter) -> ColumnElement[bool]:
@@ -106,19 +121,13 @@ def _of_time(stored: ColumnElement[str], comparison: str, value: str) -> ColumnE
 
 def _of_attribute(one: Filter) -> ColumnElement[bool]:
     """An own attribute: a number meets numbers, also those a CSV list gave as text."""
-    path = f'$."{one.column.removeprefix(ATTRIBUTES)}"'
-    stored: ColumnElement[str] = func.json_extract(photo.c.attributes, path)
+    asked = photo.c.attributes, attribute_name(one.column.removeprefix(ATTRIBUTES))
     if not isinstance(one.value, str):
-        number = cast(bindparam(None, one.value, type_=REAL), REAL)
-        # Beside a number SQLite reads a text as one where it can, and sorts the others behind
-        # every number.
-        is_number = stored <= cast(bindparam(None, _LARGEST, type_=REAL), REAL)
-        return and_(_COMPARISONS[one.operator](stored, number), is_number)
-    found = and_(func.typeof(stored) == "text", _of_text(stored, one))
+        number = bindparam(None, one.value, type_=Double)
+        return _COMPARISONS[one.operator](AttributeNumber(*asked), number)
+    found = _of_text(AttributeText(*asked), one)
     if one.value in ("true", "false"):
-        kind = func.json_type(photo.c.attributes, path)
-        is_truth = and_(kind.in_(("true", "false")), _COMPARISONS[one.operator](kind, one.value))
-        return or_(found, is_truth)
+        return or_(found, _COMPARISONS[one.operator](AttributeTruth(*asked), one.value))
     return found
 
 

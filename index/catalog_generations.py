@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Integer, cast, delete, func, insert, select, update
 
-from index.catalog import content, generation, photo, progress, shard, tombstone
+from index.catalog import collection, content, generation, photo, progress, shard, tombstone
 from index.catalog_engine import copy_catalog, open_journal_engine
 from index.staging import StagedShard
 from index.steps import Steps
@@ -208,6 +208,12 @@ class GenerationJournal:
                 func.coalesce(behind_staged, 0),
             )
             return int(max(self._connection.execute(all_three).one()))
+
+    def begun(self) -> str:
+        """When the index folder's first collection was named; empty before."""
+        with self._connection.begin():
+            first = select(func.coalesce(func.min(collection.c.created), ""))
+            return str(self._connection.execute(first).scalar_one())
 
     def write_catalog(self, target: Path) -> None:
         """Write an immutable copy of the journal for readers."""

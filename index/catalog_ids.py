@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, Text, cast, func, select
 
 from index.catalog import photo, tombstone
 
@@ -39,7 +39,7 @@ def first_live_ids(
 
 def _ids(connection: Connection, chosen: Select[tuple[int]]) -> NDArray[np.int64]:
     """The ids a statement gives, each once, ascending; NULL counts for none."""
-    joined = select(func.group_concat(chosen.subquery().c[0]))
+    joined = select(func.aggregate_strings(cast(chosen.subquery().c[0], Text), ","))
     text = connection.execute(joined).scalar_one() or ""
     found = np.sort(np.fromstring(text, dtype=np.int64, sep=","))
     # Not numpy's unique, whose table of hashes takes ten times as long as sorted numbers do.

@@ -1,47 +1,37 @@
 """A generation's catalog, read-only: ids become paths and attributes."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import Connection, Engine, Select, inspect
 from sqlalchemy.exc import DBAPIError
 
 from index.catalog import photo_file
 from index.catalog_connections import Connections
-from index.catalog_engine import open_catalog_engine
+from index.catalog_dialects import fault, ids_value
 from index.catalog_filters import conditions, stored_columns
 from index.catalog_ids import first_live_ids, live_ids
+from index.catalog_questions import (
+    ANY_ROW,
+    BYTES_OF,
+    CONTENTS,
+    ID_OF,
+    NUM_BAD,
+    NUM_REMOVED,
+    PHOTOS_OF,
+    STORED_PHOTOS,
+    Question,
+)
 from index.collection.photo_file import read_same_bytes
 from index.errors import IndexFolderError
 from index.searching.where import Filter
 
-# The ids come as one JSON array: however many there are, the statement is the same, so that
-# neither SQLAlchemy nor SQLite prepares it again. This halves the time of ten neighbours.
-_PHOTOS = """
-SELECT photo.content_id, photo.collection_id, photo.path, photo.attributes, collection.root
-FROM photo JOIN collection ON collection.collection_id = photo.collection_id
-WHERE photo.content_id IN (SELECT value FROM json_each(?)) AND photo.deleted IS NULL
-  AND photo.content_id NOT IN (SELECT id FROM tombstone)
-"""
-_CONTENT = "SELECT sha256, bytes FROM content WHERE id = ?"
-# Every column, as older catalogs lack some.
-_CONTENTS = "SELECT * FROM content WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"
-_STORED = """
-SELECT photo.*, collection.root AS root FROM photo
-JOIN collection ON collection.collection_id = photo.collection_id
-WHERE photo.content_id IN (SELECT value FROM json_each(?)) AND photo.deleted IS NULL
-"""
-_ID = "SELECT id FROM content WHERE sha256 = ?"
-_BAD = """
-SELECT substr(error, 1, instr(error || ' ', ' ') - 1) AS code, count(*) AS num
-FROM photo WHERE error IS NOT NULL AND deleted IS NULL GROUP BY code ORDER BY code
-"""
-
+T = TypeVar("T")
 
 # collection_id, path, attributes, root: as they are read, since a search makes many.
 # Eight bytes for each id found: few, as a filter may leave most of a large collection.
@@ -94,33 +84,34 @@ class StoredContent(NamedTuple):
 class CatalogReader:
     """Hydrates neighbours; safe under concurrent callers."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._index = path, path.absolute().parent.parent
-        self._connections = Connections(open_catalog_engine(path))
-        self._columns: dict[str, set[str]] = {}
+    def __init__(self, engine: Engine, *, name: str, index: Path) -> None:
+        """Read a catalog of the index folder `index`; errors call it by its `name`."""
+        self._name, self._index, self._dialect = name, index, engine.dialect
+        self._connections = Connections(engine)
+        self._questions = dict[Select[Any], Question]()
+        self._columns = dict[str, set[str]]()
         # The catalog never changes; the pages of one query, and its users, ask the same filters.
         self._found = lru_cache(maxsize=_FILTERS_REMEMBERED)(self._matching)
 
     def entries(self, ids: Sequence[int]) -> dict[int, Entry]:
         """The entries of live ids, a query for all; unknown and dead ids are left out."""
         found = dict[int, list[_Place]]()
-        for content_id, number, path, attributes, root in self._rows(
-            _PHOTOS, (json.dumps(list(ids)),)
-        ):
+        for content_id, number, path, attributes, root in self._rows(PHOTOS_OF, ids=self._ids(ids)):
             found.setdefault(content_id, []).append((number, path, attributes, root))
         return {content_id: _entry(places, self._index) for content_id, places in found.items()}
 
     def contents(self, ids: Sequence[int]) -> list[Content]:
         """What is known of live contents, by id; unknown and dead ids are left out."""
         entries = self.entries(ids)
-        rows = self._rows(_CONTENTS, (json.dumps(sorted(entries)),))
+        rows = self._rows(CONTENTS, ids=self._ids(sorted(entries)))
         return [_content(entries[row.id], row) for row in rows]
 
     def stored(self, ids: Sequence[int]) -> dict[int, StoredContent]:
         """Contents with their live photos as they are stored; unknown ids are left out."""
-        wanted = (json.dumps(list(ids)),)
-        found = {row.id: StoredContent(row._asdict(), []) for row in self._rows(_CONTENTS, wanted)}
-        for row in self._rows(_STORED, wanted):
+        wanted = self._ids(ids)
+        rows = self._rows(CONTENTS, ids=wanted)
+        found = {row.id: StoredContent(row._asdict(), []) for row in rows}
+        for row in self._rows(STORED_PHOTOS, ids=wanted):
             columns = row._asdict()
             attributes = columns["attributes"]
             columns["attributes"] = json.loads(attributes) if attributes else None
@@ -136,18 +127,22 @@ class CatalogReader:
         entry = self.entries([content_id]).get(content_id)
         if entry is None:
             return None
-        ((digest, num_bytes),) = self._rows(_CONTENT, (content_id,))
+        ((digest, num_bytes),) = self._rows(BYTES_OF, id=content_id)
         return read_same_bytes(entry.files, digest, num_bytes=num_bytes)
 
     def ids_of(self, hashes: Iterable[bytes]) -> dict[bytes, int]:
         """The contents with these sha256, live or not; unknown ones are left out."""
-        with self._errors(), self._connections.lent() as connection:
-            found = ((one, connection.exec_driver_sql(_ID, (one,)).scalar()) for one in hashes)
-            return {digest: int(number) for digest, number in found if number is not None}
+        wanted, question = list(hashes), self._question(ID_OF)
+
+        def found(connection: Connection) -> dict[bytes, int]:
+            rows = ((one, question.ask(connection, sha256=one)) for one in wanted)
+            return {digest: int(row[0].id) for digest, row in rows if row}
+
+        return self._asked(found)
 
     def hash_of(self, content_id: int) -> bytes | None:
         """The sha256 of a content, live or not."""
-        rows = self._rows(_CONTENT, (content_id,))
+        rows = self._rows(BYTES_OF, id=content_id)
         return bytes(rows[0].sha256) if rows else None
 
     def matching(self, filters: Sequence[Filter]) -> NDArray[np.int64]:
@@ -161,16 +156,18 @@ class CatalogReader:
 
     def _matching(self, filters: tuple[Filter, ...]) -> NDArray[np.int64]:
         self.require_columns(filters)
-        with self._errors(), self._connections.lent() as connection:
-            ids = live_ids(connection, *conditions(filters))
+        chosen = conditions(filters)
+        ids = self._asked(lambda connection: live_ids(connection, *chosen))
         ids.flags.writeable = False
         return ids
 
     def scroll(self, *, after: int, limit: int, filters: Sequence[Filter]) -> list[int]:
         """The first `limit` of the ids above `after` that `matching` gives."""
         self.require_columns(filters)
-        with self._errors(), self._connections.lent() as connection:
-            return first_live_ids(connection, *conditions(filters), after=after, limit=limit)
+        chosen = conditions(filters)
+        return self._asked(
+            lambda connection: first_live_ids(connection, *chosen, after=after, limit=limit)
+        )
 
     def require_columns(self, filters: Sequence[Filter]) -> None:
         """Refuse filters on columns this catalog does not have; raises IndexFolderError."""
@@ -178,44 +175,51 @@ class CatalogReader:
             known = self._columns_of(table) if needed else set[str]()
             if missing := ", ".join(sorted(needed - known)):
                 raise IndexFolderError(
-                    f"{self._path}: published before photos had {missing}; run index.build once "
+                    f"{self._name}: published before photos had {missing}; run index.build once "
                     "more to filter by it"
                 )
 
     def _columns_of(self, table: str) -> set[str]:
         if table not in self._columns:
-            rows = self._rows(f"PRAGMA table_info({table})", ())
-            self._columns[table] = {row.name for row in rows}
+            found = self._asked(lambda connection: inspect(connection).get_columns(table))
+            self._columns[table] = {one["name"] for one in found}
         return self._columns[table]
 
     def num_bad(self) -> dict[str, int]:
         """How many photos failed, by code."""
-        return {row.code: row.num for row in self._rows(_BAD, ())}
+        return {row.code: row.num for row in sorted(self._rows(NUM_BAD))}
 
     def num_removed(self) -> int:
         """How many contents were removed by hand."""
-        ((num,),) = self._rows("SELECT count(*) FROM tombstone", ())
+        ((num,),) = self._rows(NUM_REMOVED)
         return int(num)
 
     def check(self) -> None:
-        """Refuse a file that is no catalog; raises IndexFolderError naming it."""
-        self._rows("SELECT collection_id FROM collection", ())
+        """Refuse what is no catalog; raises IndexFolderError naming it."""
+        self._rows(ANY_ROW)
 
     def close(self) -> None:
         """Close every connection, and let go of the answers kept."""
         self._connections.close()
         self._found.cache_clear()
 
-    def _rows(self, statement: str, values: tuple[Any, ...]) -> Sequence[Any]:
-        with self._errors(), self._connections.lent() as connection:
-            return connection.exec_driver_sql(statement, values).all()
+    def _ids(self, ids: Iterable[int]) -> str | list[int]:
+        return ids_value(ids, self._dialect)
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _question(self, statement: Select[Any]) -> Question:
+        if statement not in self._questions:
+            self._questions[statement] = Question(statement, self._dialect)
+        return self._questions[statement]
+
+    def _rows(self, statement: Select[Any], **values: Any) -> Sequence[Any]:
+        question = self._question(statement)
+        return self._asked(lambda connection: question.ask(connection, **values))
+
+    def _asked(self, question: Callable[[Connection], T]) -> T:
         try:
-            yield
+            return self._connections.asked(question)
         except DBAPIError as error:
-            raise IndexFolderError(f"{self._path}: damaged ({error.orig})") from error
+            raise IndexFolderError(f"{self._name}: {fault(error, self._dialect)}") from error
 
 
 def _entry(places: list[_Place], index: Path) -> Entry:

@@ -8,8 +8,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
+from index.catalog_setting import catalog_field
 from index.errors import IndexFolderError
 from index.searching.alike import DUPLICATE_PROBABILITY
 from multigrain.config import Config
@@ -28,6 +29,7 @@ class DuplicatesConfig(Config):
     """What counts as near, and where the groups are written."""
 
     index: Path = Field(description="index folder")
+    catalog: SecretStr | None = catalog_field()
     threshold: float | None = Field(
         default=None, ge=-1, le=1, description="cosine from which two photos are near-duplicates"
     )
@@ -67,7 +69,7 @@ def _report(config: DuplicatesConfig) -> int:
     from index.grouping.page import groups_page
     from index.searcher import Searcher
 
-    with closing(Searcher.open(config.index)) as searcher:
+    with closing(Searcher.open(config.index, catalog=config.catalog)) as searcher:
         threshold = _threshold(config, searcher)
         groups = find_groups(searcher, threshold=threshold, method=Method(config.method))
         title = _title(groups, threshold=threshold, num_live=searcher.num_live)

@@ -8,8 +8,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
+from index.catalog_setting import catalog_field
 from multigrain.config import Config
 from multigrain.files import write_via_temporary
 from multigrain.program import load_config, run_main
@@ -27,6 +28,7 @@ class EvaluateConfig(Config):
     """What is asked of which index."""
 
     index: Path = Field(description="index folder")
+    catalog: SecretStr | None = catalog_field()
     checkpoint: Path | None = Field(
         default=None, description="checkpoint file; unset: the one in the index folder"
     )
@@ -86,7 +88,7 @@ def evaluate(config: EvaluateConfig) -> list[Part]:
     from multigrain.embedder import Embedder
 
     threads = num_cpus()
-    with closing(Searcher.open(config.index)) as searcher:
+    with closing(Searcher.open(config.index, catalog=config.catalog)) as searcher:
         checkpoint = config.checkpoint or searcher.checkpoint_path
         embedder = Embedder.open(checkpoint, device=config.device)
         searcher.require_model(embedder)

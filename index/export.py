@@ -5,8 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
+from index.catalog_setting import catalog_field
 from multigrain.config import Config
 from multigrain.program import load_config, run_main
 
@@ -17,6 +18,7 @@ class ExportConfig(Config):
     """Which index, and where to."""
 
     index: Path = Field(description="index folder")
+    catalog: SecretStr | None = catalog_field()
     out: Path = Field(
         description="file to write: .npy (a .jsonl with the paths beside) or .parquet"
     )
@@ -38,7 +40,8 @@ def _export(config: ExportConfig) -> int:
     # Here, so that --help does not wait for it.
     from index.export_rows import export_index
 
-    print(f"wrote {export_index(config.index, config.out)} rows to {config.out}")
+    num_rows = export_index(config.index, config.out, catalog=config.catalog)
+    print(f"wrote {num_rows} rows to {config.out}")
     return 0
 
 

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import SecretStr
 
+from index.catalog_opening import open_catalog
 from index.catalog_reader import CatalogReader, Entry
 from index.changes.follower import Follower
 from index.changes.recent import Recent
@@ -37,7 +39,7 @@ class Block(NamedTuple):
     files: list[list[str]]
 
 
-def export_index(root: Path, out: Path) -> int:
+def export_index(root: Path, out: Path, *, catalog: SecretStr | None = None) -> int:
     """Write the live rows, by id, to `out`, with what no build has taken in; gives their number.
 
     `x.npy` holds fp16 [n, D], and `x.jsonl` a line for each row: id, path, paths. `x.parquet`
@@ -52,15 +54,15 @@ def export_index(root: Path, out: Path) -> int:
     # Held, so that no build removes it meanwhile.
     with (
         open_shared(layout.manifest(manifest.generation)),
-        closing(CatalogReader(layout.root / manifest.catalog.file)) as catalog,
+        closing(open_catalog(layout, manifest, catalog=catalog)) as reader,
     ):
-        recent = Follower(layout, manifest, catalog).refresh()
+        recent = Follower(layout, manifest, reader).refresh()
         live = live_flags(layout, manifest)
         live[list(recent.hidden)] = False
         ids = np.flatnonzero(live).astype(np.int64)
         num_rows = len(ids) + len(recent.ids)
         # Adds have ids behind all others.
-        blocks = chain(_built(layout, manifest, catalog, recent, ids), _added(recent))
+        blocks = chain(_built(layout, manifest, reader, recent, ids), _added(recent))
         writers[out.suffix](out, blocks, (num_rows, manifest.model.D))
     return num_rows
 

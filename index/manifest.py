@@ -55,6 +55,13 @@ class FilePart(_Part):
     size: int
 
 
+class DatabasePart(_Part):
+    """Where readers find the catalog instead: a database, without secrets, and a schema in it."""
+
+    url: str
+    namespace: str
+
+
 class CountsPart(_Part):
     """Rows (contents), those live and dead, live photo files, quarantined ones, the next id."""
 
@@ -170,6 +177,7 @@ class Manifest(_Part):
     codebook_files: list[FilePart] = []
     tombstones: FilePart
     catalog: FilePart
+    database: DatabasePart | None = None
     checkpoint: FilePart | None = None
     counts: CountsPart
     adds: AddsPart = AddsPart()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from index.catalog_generations import ShardRecord
 from index.catalog_journal import Journal
+from index.catalog_publishing import CatalogServer
 from index.codebook.factory import is_exact
 from index.codebook.train import Codebook, codebook_files
 from index.current import read_current, write_current, write_manifest
@@ -23,6 +24,7 @@ from index.manifest import (
     AskedPart,
     CalibrationPart,
     CountsPart,
+    DatabasePart,
     FilePart,
     Manifest,
     ModelPart,
@@ -51,8 +53,12 @@ def publish(
     writer: str,
     steps: Steps,
     calibration: CalibrationPart | None = None,
+    server: CatalogServer | None = None,
 ) -> Manifest:
-    """Write the next generation and make it the live one; without a calibration, its parent's."""
+    """Write the next generation and make it the live one; without a calibration, its parent's.
+
+    Its catalog is put into the database of a `server` too, for readers to ask.
+    """
     name = journal.start_generation()
     shards = shard_parts(layout, journal)
     counts = _counts(journal, num_live=len(live_ids), num_rows=sum(part.n for part in shards))
@@ -78,6 +84,7 @@ def publish(
         shards=shards,
         tombstones=_file_part(layout, layout.live_bitmap(name)),
         catalog=_file_part(layout, layout.catalog(name)),
+        database=_database_part(layout, journal, name, server, steps=steps),
         checkpoint=_checkpoint_part(layout, parent, model),
         counts=counts,
         adds=AddsPart(folded=journal.folded()),
@@ -93,7 +100,13 @@ def publish(
 
 
 def is_due(
-    layout: Layout, journal: Journal, parent: Manifest, codebook: Codebook, asked: AskedPart
+    layout: Layout,
+    journal: Journal,
+    parent: Manifest,
+    codebook: Codebook,
+    asked: AskedPart,
+    *,
+    server: CatalogServer | None = None,
 ) -> bool:
     """Whether a new generation would differ from the live one."""
     has_changed = journal.open_generation() is not None or codebook.name != parent.codebook
@@ -103,7 +116,15 @@ def is_due(
     is_tuned_anew = not is_exact(codebook.factory) and (
         last_tuned(layout, parent, codebook) != parent.search
     )
-    return is_other or is_tuned_anew or not is_live or not _has_files(layout, parent)
+    is_whole = _has_files(layout, parent) and _is_on(server, parent)
+    return is_other or is_tuned_anew or not is_live or not is_whole
+
+
+def _is_on(server: CatalogServer | None, parent: Manifest) -> bool:
+    """Whether the live generation's catalog is where it is wanted: in its file or a database."""
+    if server is None or parent.database is None:
+        return server is None and parent.database is None
+    return parent.database.url == server.address and server.has(parent.database.namespace)
 
 
 def _has_files(layout: Layout, parent: Manifest) -> bool:
@@ -183,6 +204,15 @@ def _write_catalog(layout: Layout, journal: Journal, name: str, *, steps: Steps)
     with write_via_temporary(layout.catalog(name)) as temporary:
         journal.write_catalog(temporary)
     steps("catalog written")
+
+
+def _database_part(
+    layout: Layout, journal: Journal, name: str, server: CatalogServer | None, *, steps: Steps
+) -> DatabasePart | None:
+    if server is None:
+        return None
+    namespace = server.publish(layout.catalog(name), name, begun=journal.begun(), steps=steps)
+    return DatabasePart(url=server.address, namespace=namespace)
 
 
 def _checkpoint_part(layout: Layout, parent: Manifest | None, model: ModelPart) -> FilePart:

@@ -5,8 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 
+from index.catalog_setting import catalog_field
 from multigrain.config import Config
 from multigrain.program import load_config, run_main
 
@@ -17,6 +18,7 @@ class RemoveConfig(Config):
     """What is to be removed."""
 
     index: Path = Field(description="index folder")
+    catalog: SecretStr | None = catalog_field()
     id_: list[int] = Field(
         default=[], description="id of a photo, as a search gives it; repeatable"
     )
@@ -48,7 +50,13 @@ def _remove(config: RemoveConfig) -> int:
     # Here, so that --help does not wait for faiss.
     from index.changes.removal import remove_photos
 
-    report = remove_photos(config.index, ids=config.id_, paths=config.path, photos=config.photo)
+    report = remove_photos(
+        config.index,
+        ids=config.id_,
+        paths=config.path,
+        photos=config.photo,
+        catalog=config.catalog,
+    )
     print(
         f"removed {report.num_removed}, {report.num_live} live; "
         f"generation {report.generation} in {config.index}"

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from index.catalog_publishing import CatalogServer
 from index.changes.segment import remove_segments
 from index.current import generations
 from index.encode import read_shard
@@ -18,8 +19,15 @@ from index.store import require_size
 _logger = logging.getLogger(__name__)
 
 
-def retire(layout: Layout, live: Manifest, *, steps: Steps) -> None:
-    """Remove old manifests, then every file that no remaining manifest names.
+def retire(
+    layout: Layout,
+    live: Manifest,
+    *,
+    steps: Steps,
+    server: CatalogServer | None = None,
+    begun: str = "",
+) -> None:
+    """Remove old manifests, then every file and every catalog in the database they alone name.
 
     A parent that has lost files of its own could not take the live one's place, and goes too.
     """
@@ -38,6 +46,9 @@ def retire(layout: Layout, live: Manifest, *, steps: Steps) -> None:
     # generation but one parts with the manifest, and then with them.
     if len(kept) == len(read):
         _remove(_unnamed(layout, kept), steps=steps)
+        if server is not None:
+            named = [one.database.namespace for one in kept if one.database]
+            server.retire(named, begun=begun, steps=steps)
         remove_segments(layout, up_to=min(one.adds.folded for one in kept), steps=steps)
 
 

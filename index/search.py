@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from index.bare_words import with_flag
+from index.catalog_setting import catalog_field
 from index.searching.alike import DUPLICATE_COSINE, DUPLICATE_PROBABILITY, NUM_COMPARED, Dedup
 from multigrain.config import Config, ConfigError
 from multigrain.program import load_config, run_main
@@ -28,6 +29,7 @@ class SearchConfig(Config):
     """What a search is asked."""
 
     index: Path = Field(description="index folder")
+    catalog: SecretStr | None = catalog_field()
     photo: Path = Field(description="photo to search with; may be given without the flag")
     limit: int = Field(default=10, ge=1, description="neighbours to print")
     where: list[str] = Field(
@@ -122,7 +124,9 @@ def _search(config: SearchConfig) -> int:
     from multigrain.embedder import Embedder
 
     filters = parse_filters(config.where)
-    searcher = Searcher.open(config.index, mapped=config.mapped, device=config.search_device)
+    searcher = Searcher.open(
+        config.index, mapped=config.mapped, device=config.search_device, catalog=config.catalog
+    )
     try:
         if config.min_probability is not None:
             searcher.require_calibration()

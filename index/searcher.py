@@ -8,8 +8,10 @@ from typing import Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import SecretStr
 
-from index.catalog_reader import CatalogReader, Content
+from index.catalog_opening import open_catalog
+from index.catalog_reader import Content
 from index.changes.follower import Follower
 from index.changes.segment import Segment
 from index.errors import IndexFolderError, NotCalibratedError
@@ -52,6 +54,7 @@ class Searcher:
         *,
         mapped: bool = False,
         device: str = "cpu",
+        catalog: SecretStr | None = None,
     ) -> None:
         self._layout, self._held = layout, held
         self.manifest = manifest
@@ -68,30 +71,51 @@ class Searcher:
             dim=self.dim,
             mapped=mapped,
         )
-        self._catalog = CatalogReader(layout.root / manifest.catalog.file)
-        self._catalog.check()
         replay(manifest, self._ranker)
         self._ranker.search_on(FaissDevice(device))
-        self._follower = Follower(layout, manifest, self._catalog)
+        self._catalog = open_catalog(layout, manifest, catalog=catalog)
+        try:
+            self._catalog.check()
+            self._follower = Follower(layout, manifest, self._catalog)
+            recent = self._follower.refresh()
+        except BaseException:
+            self._catalog.close()
+            raise
         self._refreshing = threading.Lock()
-        recent = self._follower.refresh()
         self._present = Present(self._ranker.without(recent.hidden), self._catalog, recent)
 
     @classmethod
-    def open(cls, root: Path, *, mapped: bool = False, device: str = "cpu") -> Self:
+    def open(
+        cls,
+        root: Path,
+        *,
+        mapped: bool = False,
+        device: str = "cpu",
+        catalog: SecretStr | None = None,
+    ) -> Self:
         """Open the generation CURRENT names, or, with a warning, the newest one that opens.
 
         `mapped` leaves the lists in their files, whose pages the system reads when a search
         needs them; answers are the same. On a `device` of "cuda" or "cuda:N" faiss-gpu searches
-        the lists; without it, or for codes it does not know, the CPU does, after one line. Raises
-        IndexFolderError naming the damaged file when none opens.
+        the lists; without it, or for codes it does not know, the CPU does, after one line.
+        `catalog` is the address, with its password, of the database a catalog was put into.
+        Raises IndexFolderError naming the damaged file when none opens.
         """
-        return open_newest(Layout(Path(root)), partial(cls, mapped=mapped, device=device))
+        opener = partial(cls, mapped=mapped, device=device, catalog=catalog)
+        return open_newest(Layout(Path(root)), opener)
 
     @classmethod
-    def open_current(cls, root: Path, *, mapped: bool = False, device: str = "cpu") -> Self:
+    def open_current(
+        cls,
+        root: Path,
+        *,
+        mapped: bool = False,
+        device: str = "cpu",
+        catalog: SecretStr | None = None,
+    ) -> Self:
         """Open the generation CURRENT names and no other; raises IndexFolderError."""
-        return open_current(Layout(Path(root)), partial(cls, mapped=mapped, device=device))
+        opener = partial(cls, mapped=mapped, device=device, catalog=catalog)
+        return open_current(Layout(Path(root)), opener)
 
     def refresh(self) -> bool:
         """Take in what was added and deleted since the last call; whether there was anything.

@@ -278,7 +278,7 @@ def publish_generation(
     if (
         manifest is None
         or not is_calibrated
-        or is_due(shop.layout, shop.journal, manifest, codebook, asked)
+        or is_due(shop.layout, shop.journal, manifest, codebook, asked, server=shop.server)
     ):
         folders = [record.folder for record in shop.journal.shards()]
         warn_of_imbalance(shop.layout, codebook=codebook.name, folders=folders)
@@ -294,9 +294,16 @@ def publish_generation(
             writer=_WRITER,
             steps=shop.steps,
             calibration=calibration,
+            server=shop.server,
         )
     # Where nothing differs, what a build that was killed behind CURRENT left.
-    retire(shop.layout, manifest, steps=shop.steps)
+    retire(
+        shop.layout,
+        manifest,
+        steps=shop.steps,
+        server=shop.server,
+        begun=shop.journal.begun(),
+    )
     remove_uploads(shop)
     forget_tuned(shop.layout)
     return manifest

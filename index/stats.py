@@ -8,8 +8,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
+from index.catalog_setting import catalog_field
 from multigrain.config import Config
 from multigrain.program import load_config, run_main
 
@@ -20,6 +21,7 @@ class StatsConfig(Config):
     """Which index, and in which form."""
 
     index: Path = Field(description="index folder")
+    catalog: SecretStr | None = catalog_field()
     output: Literal["text", "json"] = Field(default="text", description="form of the answer")
 
 
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print(config: StatsConfig) -> int:
-    stats = read_stats(config.index)
+    stats = read_stats(config.index, catalog=config.catalog)
     if config.output == "json":
         print(json.dumps(stats, indent=2))
     else:
@@ -50,14 +52,14 @@ def _shown(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else "none" if value is None else str(value)
 
 
-def read_stats(root: Path) -> dict[str, Any]:
+def read_stats(root: Path, *, catalog: SecretStr | None = None) -> dict[str, Any]:
     """Counts, sizes in bytes, codebook and tuning of the live generation, by name.
 
     `pending` counts what was added and deleted since, which no build has taken in. Raises
     IndexFolderError where there is no generation or its catalog cannot be read.
     """
     # Here, so that --help does not wait for them.
-    from index.catalog_reader import CatalogReader
+    from index.catalog_opening import open_catalog
     from index.changes.follower import Follower
     from index.current import live_manifest
     from index.layout import Layout
@@ -65,9 +67,9 @@ def read_stats(root: Path) -> dict[str, Any]:
 
     layout = Layout(Path(root))
     manifest = live_manifest(layout)
-    with closing(CatalogReader(layout.root / manifest.catalog.file)) as catalog:
-        bad, num_removed = catalog.num_bad(), catalog.num_removed()
-        recent = Follower(layout, manifest, catalog).refresh()
+    with closing(open_catalog(layout, manifest, catalog=catalog)) as reader:
+        bad, num_removed = reader.num_bad(), reader.num_removed()
+        recent = Follower(layout, manifest, reader).refresh()
     num_hidden = int(live_flags(layout, manifest)[list(recent.hidden)].sum())
     counts, tuned = manifest.counts, manifest.search
     folders = [layout.shards / part.folder for part in manifest.shards]

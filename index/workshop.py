@@ -1,12 +1,17 @@
 """An index folder in the hands of its one builder: locked, recovered, its journal open."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import SecretStr
+
 from index.catalog_journal import Journal
+from index.catalog_opening import require_same_kind
+from index.catalog_publishing import CatalogServer
+from index.catalog_url import database_url
 from index.collection.reading import PhotoEmbedder
 from index.current import current_manifest, live_manifest
 from index.faiss_gpu import FaissDevice
@@ -22,7 +27,8 @@ class Workshop(NamedTuple):
     """What every stage of a build needs: the folder, its journal, its model.
 
     `parent` is the live generation, `started` the time in UTC that new records carry,
-    `device` where training and the assignment of rows run, `faiss_device` where codes are made.
+    `device` where training and the assignment of rows run, `faiss_device` where codes are made,
+    `server` the database that readers find the catalog in, None where that is its file.
     """
 
     layout: Layout
@@ -33,13 +39,22 @@ class Workshop(NamedTuple):
     steps: Steps
     device: str = "cpu"
     faiss_device: FaissDevice | None = None
+    server: CatalogServer | None = None
 
 
 @contextmanager
 def open_workshop(
-    out: Path, *, checkpoint: Path, embedder: PhotoEmbedder, steps: Steps = no_steps
+    out: Path,
+    *,
+    checkpoint: Path,
+    embedder: PhotoEmbedder,
+    steps: Steps = no_steps,
+    catalog: SecretStr | None = None,
 ) -> Iterator[Workshop]:
     """Make or open an index folder for building with a checkpoint's model.
+
+    `catalog` is the address of the database to publish the catalog to, or sqlite; without it
+    that of the live generation.
 
     Raises BuilderBusyError while another process builds, OtherCheckpointError where the folder
     belongs to another checkpoint, IndexFolderError where its journal cannot be used.
@@ -51,20 +66,24 @@ def open_workshop(
         with open_journal(layout, steps=steps) as journal:
             parent = current_manifest(layout)
             device = str(embedder.device)
-            yield Workshop(
-                layout,
-                journal,
-                parent,
-                _model_part(embedder),
-                _now(),
-                steps,
-                device,
-                FaissDevice(device),
-            )
+            with _opened_server(layout, parent, catalog) as server:
+                yield Workshop(
+                    layout,
+                    journal,
+                    parent,
+                    _model_part(embedder),
+                    _now(),
+                    steps,
+                    device,
+                    FaissDevice(device),
+                    server,
+                )
 
 
 @contextmanager
-def reopen_workshop(root: Path, *, steps: Steps = no_steps) -> Iterator[Workshop]:
+def reopen_workshop(
+    root: Path, *, steps: Steps = no_steps, catalog: SecretStr | None = None
+) -> Iterator[Workshop]:
     """Open a published index folder for stages that embed no photo; raises as `open_workshop`."""
     layout = Layout(Path(root).absolute())
     parent = live_manifest(layout)
@@ -73,7 +92,24 @@ def reopen_workshop(root: Path, *, steps: Steps = no_steps) -> Iterator[Workshop
         with open_journal(layout, steps=steps) as journal:
             # Read again under the lock: a builder may have published in between.
             parent = current_manifest(layout) or parent
-            yield Workshop(layout, journal, parent, parent.model, _now(), steps)
+            require_same_kind(layout, parent, catalog)
+            with _opened_server(layout, parent, catalog) as server:
+                yield Workshop(layout, journal, parent, parent.model, _now(), steps, server=server)
+
+
+@contextmanager
+def _opened_server(
+    layout: Layout, parent: Manifest | None, catalog: SecretStr | None
+) -> Iterator[CatalogServer | None]:
+    """The database, asked before any work is done for it."""
+    recorded = parent.database.url if parent and parent.database else None
+    url = database_url(catalog, recorded=recorded)
+    if url is None:
+        yield None
+        return
+    with closing(CatalogServer(url, folder=layout.root)) as server:
+        server.check()
+        yield server
 
 
 def _model_part(embedder: PhotoEmbedder) -> ModelPart:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr, field_validator
 
+from index.catalog_setting import catalog_field
 from multigrain.config import Config
 from multigrain.photo_limits import FORMATS, PhotoFormat
 from service.watching.logs import LogFormat
@@ -13,6 +14,7 @@ class Settings(Config):
     """Settings of `python -m service`; each is a flag and an environment variable."""
 
     index: Path = Field(description="index folder, as made by index.build")
+    catalog: SecretStr | None = catalog_field()
     checkpoint: Path | None = Field(
         None, description="checkpoint file; default: the copy in the index folder"
     )

@@ -19,7 +19,9 @@ MAY_IMPORT = {
 # Third parties with a room of their own: the beginnings of the files that may import them.
 ONLY_IN = {
     "faiss": ("index/faiss_",),
-    "sqlalchemy": ("index/catalog",),
+    "sqlalchemy": ("index/catalog", "index/migrations/"),
+    "alembic": ("index/catalog", "index/migrations/"),
+    "psycopg": ("index/catalog",),
     "sqlite3": ("index/catalog",),
     "fastapi": ("service/",),
     "starlette": ("service/",),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from index_fixtures import build, write_photos
 
+from index.catalog_opening import open_catalog_file
 from index.catalog_reader import CatalogReader
 from index.errors import IndexFolderError
 
@@ -25,7 +26,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def reader(catalog: Path) -> Iterator[CatalogReader]:
     """It opened."""
-    with closing(CatalogReader(catalog)) as opened:
+    with closing(open_catalog_file(catalog)) as opened:
         yield opened
 
 
@@ -93,7 +94,7 @@ def test_a_question_that_fails_costs_its_connection_nothing_else(tmp_path: Path)
     """A file that is no catalog is refused each time it is asked."""
     path = tmp_path / "none.sqlite"
     path.write_bytes(b"no catalog" * 1000)
-    with closing(CatalogReader(path)) as broken:
+    with closing(open_catalog_file(path)) as broken:
         for _ in range(3):
             with pytest.raises(IndexFolderError, match=r"none\.sqlite: damaged"):
                 broken.entries([0])

@@ -18,10 +18,12 @@ from PIL import Image
 from PIL.ExifTags import IFD, Base
 
 import index.catalog_reader
-from index.catalog_reader import CatalogReader
+from index.catalog_opening import open_catalog_file
 from index.errors import IndexFolderError
 from index.searcher import Searcher
 from index.searching.where import Filter, parse_filters
+
+pytest_plugins = ["postgres_fixtures"]
 
 
 def taken_photo(seed: int, *, at: str, make: str = "", model: str = "") -> bytes:
@@ -63,9 +65,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "index"
 
 
-@pytest.fixture(scope="module")
-def opened(root: Path) -> Iterator[Searcher]:
-    with closing(Searcher.open(root)) as searcher:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def opened(root: Path, request: pytest.FixtureRequest) -> Iterator[Searcher]:
+    """The index with its catalog in its own file, and published once more to a database."""
+    catalog = None
+    if request.param == "postgresql":
+        catalog = request.getfixturevalue("postgres").create("filters")
+        folder = root.parent
+        build([folder / "tree", folder / "list.jsonl"], root, catalog=catalog)
+    with closing(Searcher.open(root, catalog=catalog)) as searcher:
         yield searcher
 
 
@@ -203,7 +211,7 @@ def test_a_filter_asked_again_is_not_looked_up_again(
 
 def test_the_catalogs_answer_is_nobodys_to_change(root: Path) -> None:
     """It is kept for others."""
-    with closing(CatalogReader(root / "catalogs" / "000001.sqlite")) as reader:
+    with closing(open_catalog_file(root / "catalogs" / "000001.sqlite")) as reader:
         found = reader.matching(())
     with pytest.raises(ValueError, match="read-only"):
         found[0] = 7
@@ -309,7 +317,7 @@ def test_an_older_folder_is_searched_and_updated(tmp_path: Path) -> None:
     as_before_filters(old / "build.sqlite")
     (old / "catalogs" / "000001.sqlite").unlink()
     shutil.copyfile(old / "build.sqlite", tmp_path / "old.sqlite")
-    with closing(CatalogReader(tmp_path / "old.sqlite")) as reader:
+    with closing(open_catalog_file(tmp_path / "old.sqlite")) as reader:
         assert [(one.id, one.camera) for one in reader.contents([0, 1])] == [(0, None), (1, None)]
         assert sorted(reader.entries([0, 1])) == [0, 1]
         assert reader.matching(parse_filters(["folder=cat", "width=16"])).tolist() == [0, 1]

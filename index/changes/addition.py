@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from index.builder import TARGET_RECALL, BuildReport, build_index
 from index.collection.photo_file import read_photo_file
 from index.collection.reading import PhotoEmbedder
@@ -27,6 +29,7 @@ def add_photos(
     *,
     decode_threads: int | None = None,
     steps: Steps = no_steps,
+    catalog: SecretStr | None = None,
 ) -> BuildReport:
     """Embed photos and publish the index with them; bytes that were removed get a new id.
 
@@ -35,7 +38,7 @@ def add_photos(
     """
     files = [_absolute(path) for path in photos]
     hashes = [_hash(file) for file in files]
-    with reopen_workshop(root, steps=steps) as shop:
+    with reopen_workshop(root, steps=steps, catalog=catalog) as shop:
         assert shop.parent is not None
         _write_list(shop, files)
         shop.journal.give_up(hashes, root=str(shop.layout.added))
@@ -50,6 +53,7 @@ def add_photos(
         target_recall=target,
         decode_threads=decode_threads,
         steps=steps,
+        catalog=catalog,
     )
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from pydantic import SecretStr
 
+from index.catalog_opening import open_catalog
 from index.catalog_reader import CatalogReader
 from index.changes.follower import Follower
 from index.changes.recent import Recent
@@ -39,6 +41,7 @@ def remove_photos(
     paths: Sequence[Path] = (),
     photos: Sequence[Path] = (),
     steps: Steps = no_steps,
+    catalog: SecretStr | None = None,
 ) -> RemovalReport:
     """Publish the index without some contents: by id, by a path they stand at, by their bytes.
 
@@ -46,17 +49,17 @@ def remove_photos(
     IndexFolderError for what is not there, and for a folder whose build was cut off.
     """
     load_faiss()
-    with reopen_workshop(root, steps=steps) as shop:
+    with reopen_workshop(root, steps=steps, catalog=catalog) as shop:
         assert shop.parent is not None
-        with closing(CatalogReader(shop.layout.root / shop.parent.catalog.file)) as catalog:
-            follower = Follower(shop.layout, shop.parent, catalog)
+        with closing(open_catalog(shop.layout, shop.parent, catalog=catalog)) as reader:
+            follower = Follower(shop.layout, shop.parent, reader)
             recent = follower.refresh()
             chosen = {*ids, *_at_paths(shop, recent, paths), *_with_bytes(shop, recent, photos)}
             of_adds = recent.entries(chosen, also_dead=True).keys()
             indexed = sorted(chosen - of_adds)
             _require_nothing_else(shop, indexed)
             num_removed = shop.journal.bury(indexed)
-            again = _added_again(catalog, recent, indexed)
+            again = _added_again(reader, recent, indexed)
             num_removed += _delete(shop, follower, sorted(of_adds | again))
             recent = follower.refresh()
         manifest = publish_generation(shop, Codebook(shop.parent.codebook, shop.parent.factory))

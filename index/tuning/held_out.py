@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.catalog_journal import Journal
-from index.catalog_reader import CatalogReader
+from index.catalog_opening import open_catalog_file
 from index.collection.reading import PhotoEmbedder
 from index.layout import Layout
 from multigrain.ahead import in_order
@@ -54,7 +54,7 @@ def journal_queries(
     copy = layout.catalogs / ".queries.tmp"
     try:
         journal.write_catalog(copy)
-        with closing(CatalogReader(copy)) as catalog:
+        with closing(open_catalog_file(copy)) as catalog:
             found = view_queries(
                 embedder,
                 catalog.read_photo,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import SecretStr
 
 from index.searcher import Searcher
 from multigrain.augmented import Augment, decoded_side, embed_looks, looks_at
@@ -55,16 +56,17 @@ class Engine:
         max_cached: int = 0,
         mapped: bool = False,
         search_device: str = "cpu",
+        catalog: SecretStr | None = None,
     ) -> "Engine":
         """Open index and model, check that they belong together, warm up and ask the canaries.
 
         `mapped` leaves the index's lists in their files, and faiss-gpu searches them where
         `search_device` is a GPU; the embeddings of the `max_cached`
-        photos seen last are remembered.
+        photos seen last are remembered. `catalog` is the address of the catalog's database.
 
         Raises MultiGrainError when the folder, the checkpoint or a canary is not as it should be.
         """
-        searcher = Searcher.open(index, mapped=mapped, device=search_device)
+        searcher = Searcher.open(index, mapped=mapped, device=search_device, catalog=catalog)
         try:
             path = checkpoint if checkpoint is not None else searcher.checkpoint_path
             embedder = Embedder.open(path, device=device, cache_dir=cache_dir)

@@ -4,8 +4,11 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread
+
+from pydantic import SecretStr
 
 from index.current import Pointer, read_current
 from index.layout import Layout
@@ -44,12 +47,19 @@ class Reloader:
         engine_thread: Executor,
         mapped: bool,
         search_device: str = "cpu",
+        catalog: SecretStr | None = None,
         note_end: Callable[[ReloadJob], None],
     ) -> None:
         self._layout = Layout(root.absolute())
         self._engine = engine
         self._embedder = _OnEngineThread(engine.embedder, engine_thread)
-        self._mapped, self._search_device = mapped, search_device
+        self._open = partial(
+            Searcher.open_current,
+            self._layout.root,
+            mapped=mapped,
+            device=search_device,
+            catalog=catalog,
+        )
         self._note_end = note_end
         self._lock = Lock()
         self._jobs = dict[str, ReloadJob]()
@@ -146,9 +156,7 @@ class Reloader:
         self._note_end(job)
 
     def _opened(self) -> Searcher:
-        searcher = Searcher.open_current(
-            self._layout.root, mapped=self._mapped, device=self._search_device
-        )
+        searcher = self._open()
         try:
             searcher.require_model(self._embedder)
             searcher.check_files()

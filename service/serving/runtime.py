@@ -101,6 +101,7 @@ class Runtime:
                 max_cached=settings.embedding_cache,
                 mapped=settings.mapped,
                 search_device=settings.search_device,
+                catalog=settings.catalog,
             ),
         )
         on_cpu = engine.embedder.device == "cpu"
@@ -124,6 +125,7 @@ class Runtime:
             engine_thread=self.engine_thread,
             mapped=settings.mapped,
             search_device=settings.search_device,
+            catalog=settings.catalog,
             note_end=self.metrics.note_reload,
         )
         if settings.reload_poll_s:

@@ -1,0 +1,1 @@
+"""Revisions of the tables that a published catalog has in a PostgreSQL database."""
