@@ -21,6 +21,8 @@ from index.store import FileDigest, FileRecord, Rows16
 
 BLOCK_ROWS = 65_536
 _WRITE_BYTES = 2**22
+# Up to so many lists a product with all centroids takes no longer than a graph, and is exact.
+_MOST_COMPARED_LISTS = 16_384
 
 _Assign = Callable[[NDArray[np.float32]], NDArray[np.int64]]
 
@@ -87,7 +89,8 @@ def _filled_on_gpu(
             on_gpu.add_with_ids(rotation.apply(block), numbers + first_id)
         return device.copied_out(on_gpu)
 
-    if faiss_device is None or not _has_plain_lists(index):
+    # A graph of centroids would be searched on the CPU; torch's product finds lists on the GPU.
+    if faiss_device is None or not _has_plain_lists(index) or _is_graph(coarse_of(index)):
         return None
     return faiss_device.on_gpu(fill)
 
@@ -163,13 +166,16 @@ def _add(index: Any, blocks: _Blocks, rotation: Rotation, *, first_id: int) -> N
 
 def _assigner(index: Any, rotation: Rotation, *, device: str) -> _Assign:
     """How a block of unrotated rows finds its lists: int64 [n]."""
-    faiss = load_faiss()
-    coarse = coarse_of(index)
-    if isinstance(coarse, faiss.IndexHNSW) and not device.startswith("cuda"):
+    coarse, is_far = coarse_of(index), index.nlist > _MOST_COMPARED_LISTS
+    if is_far and _is_graph(coarse) and not device.startswith("cuda"):
         return lambda block: _first(coarse, rotation.apply(block))
     # Centroids are turned back once, instead of every row twice.
     centroids = rotation.undo(coarse.reconstruct_n(0, index.nlist))
     return nearest_on(device, centroids)
+
+
+def _is_graph(coarse: Any) -> bool:
+    return isinstance(coarse, load_faiss().IndexHNSW)
 
 
 def _first(graph: Any, block: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -47,7 +47,9 @@ class FaissDevice:
 
     def copied_in(self, index: Any) -> Any:
         """An index of the CPU, on the GPU; within `on_gpu` alone."""
-        return self._module.index_cpu_to_gpu(self._resources, self._number, index)
+        options = self._module.GpuClonerOptions()
+        options.allowCpuCoarseQuantizer = True  # a graph of centroids, which no GPU holds
+        return self._module.index_cpu_to_gpu(self._resources, self._number, index, options)
 
     def copied_out(self, index: Any) -> Any:
         """An index of the GPU, on the CPU, to be written; within `on_gpu` alone."""

@@ -26,13 +26,15 @@ def num_disk_waits() -> int:
 def read_rows(
     rows: Rows16, numbers: NDArray[np.int64], *, waits: Callable[[], int] = num_disk_waits
 ) -> Rows16:
-    """The rows of numbers [n], ascending, of a mapped file: fp16 [n, D]."""
+    """The rows of numbers [n], in their order, of a mapped file: fp16 [n, D]."""
     if len(numbers) > _PROBED_ROWS and isinstance(rows.base, mmap.mmap):
         before = waits()
         np.take(rows, numbers[:_PROBED_ROWS], axis=0)
         if waits() > before:
-            _ask_for(rows.base, page_runs(numbers, row_bytes=rows.strides[0]))
-    return rows[numbers]
+            _ask_for(rows.base, page_runs(np.sort(numbers), row_bytes=rows.strides[0]))
+    # Of a plain array, and taken: 0.06 ms for 640 rows of 1 KB, 0.2 by an index of the map.
+    found: Rows16 = np.asarray(rows).take(numbers, axis=0)
+    return found
 
 
 def page_runs(

@@ -50,17 +50,20 @@ class StoredRows:
 
     def gather(self, ids: NDArray[np.int64]) -> Rows16:
         """The rows of ids [n] in their order, fp16 [n, D]; raises IndexError for an unknown id."""
+        files = np.searchsorted(self._first_ids, ids, side="right") - 1
+        numbers = np.unique(files).tolist()
+        if numbers and numbers[0] < 0:
+            raise IndexError(f"id {ids.min()} has no row")
+        if len(numbers) == 1:
+            return self._read(numbers[0], ids)
         gathered = np.empty((len(ids), self._dim), dtype=EMBEDDING_DTYPE)
-        # Read in the order of the file: neighbouring rows share pages.
-        order = np.argsort(ids, kind="stable")
-        files = np.searchsorted(self._first_ids, ids[order], side="right") - 1
-        for number in np.unique(files):
-            if number < 0:
-                raise IndexError(f"id {ids.min()} has no row")
-            places = order[files == number]
-            numbers = ids[places] - self._first_ids[number]
-            gathered[places] = read_rows(self._maps[number], numbers)
+        for number in numbers:
+            places = np.flatnonzero(files == number)
+            gathered[places] = self._read(number, ids[places])
         return gathered
+
+    def _read(self, number: int, ids: NDArray[np.int64]) -> Rows16:
+        return read_rows(self._maps[number], ids - self._first_ids[number])
 
     def units(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """The same scaled to unit length, fp32 [n, D]."""

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import faiss
@@ -44,6 +45,7 @@ class FakeGpuFaiss:
     """The part of faiss-gpu that is used; notes what was done on the GPU."""
 
     StandardGpuResources = object
+    GpuClonerOptions = SimpleNamespace
 
     def __init__(self, *, num_gpus: int = 1, refused: type | None = None) -> None:
         self.used = list[str]()
@@ -53,8 +55,12 @@ class FakeGpuFaiss:
         """How many there are."""
         return self._num_gpus
 
-    def index_cpu_to_gpu(self, _resources: object, _number: int, index: Any) -> FakeGpuIndex:
+    def index_cpu_to_gpu(
+        self, _resources: object, _number: int, index: Any, options: SimpleNamespace
+    ) -> FakeGpuIndex:
         """A copy behind a GPU's bounds; raises what faiss raises for an index it does not know."""
+        is_graph = isinstance(faiss.downcast_index(index.quantizer), faiss.IndexHNSW)
+        assert options.allowCpuCoarseQuantizer or not is_graph
         if self._refused is not None and isinstance(index, self._refused):
             raise RuntimeError("Error in clone_Index at GpuCloner.cpp:1: not implemented on GPU")
         return FakeGpuIndex(faiss.clone_index(index), self.used)

@@ -151,8 +151,8 @@ def test_no_query_gives_no_answer(opened: Searcher) -> None:
         (10_000, 512, "IVF256,SQfp16"),
         (10_000, 2048, "IVF256,SQ8"),
         (19_968, 512, "IVF512,SQfp16"),
-        (100_000, 512, "IVF2048,SQ8"),
-        (10**6, 512, "IVF16384,SQ8"),
+        (100_000, 512, "IVF2048_HNSW32,SQ8"),
+        (10**6, 512, "IVF16384_HNSW32,SQ8"),
         (10**7, 512, "IVF65536_HNSW32,SQ8"),
     ],
 )
@@ -180,7 +180,9 @@ def test_a_string_that_cannot_be_served_is_refused(tmp_path: Path, factory: str)
         build(photos, tmp_path / "index", VectorEmbedder(), factory=factory)
 
 
-@pytest.mark.parametrize("factory", ["IVF4,LSQ4x4", "IVF4,RQ2x4", "IVF4,SQ8_direct", "IVF0,Flat"])
+@pytest.mark.parametrize(
+    "factory", ["IVF4,LSQ4x4", "IVF4,RQ2x4", "IVF4,SQ8_direct", "IVF0,Flat", "IVF4_HNSW1,SQ8"]
+)
 def test_a_string_that_trains_but_cannot_be_searched_is_refused_first(
     tmp_path: Path, factory: str
 ) -> None:

@@ -23,8 +23,8 @@ class _Row(NamedTuple):
 _TABLE = (
     _Row(10_000, 16, "", "SQfp16", "SQfp16", "SQfp16"),
     _Row(100_000, 512, "", "SQfp16", "SQ8", "RaBitQ"),
-    _Row(10**6, 4096, "", "SQ8", "SQ8", "RaBitQ"),
-    _Row(10**7, 16384, "", "SQ8", "RaBitQ", "RaBitQ"),
+    _Row(10**6, 4096, "_HNSW32", "SQ8", "SQ8", "RaBitQ"),
+    _Row(10**7, 16384, "_HNSW32", "SQ8", "RaBitQ", "RaBitQ"),
     _Row(float("inf"), 65536, "_HNSW32", "SQ8", "RaBitQ", "RaBitQ"),
 )
 # Lists to search first, by nlist; the upper end of each measured range, as nothing is tuned.
