@@ -19,8 +19,8 @@ from index.searching.half import as_fp32
 from index.store import Rows16
 
 # faiss trains more kinds than it searches by preassigned lists and a bitmap of live rows (LSQ, RQ);
-# others need a transform of the query, or values that are no unit vector's (SQ8_direct). Of one link
-# a centroid faiss dies.
+# others need a transform of the query, or values that are no unit vector's (SQ8_direct). faiss
+# dies of a graph of one link.
 _SERVED = re.compile(
     r"Flat|IVF[1-9][0-9]{0,7}(_HNSW([2-9]|[1-9][0-9]{1,3}))?,"
     r"(Flat|SQ(4|6|8|fp16|bf16)|PQ[0-9]{1,4}(x[0-9]{1,2})?(np|fs)?|RaBitQ)"
