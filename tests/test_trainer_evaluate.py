@@ -139,6 +139,37 @@ def test_every_photo_is_embedded_with_its_other_looks(
     assert ((rows * embedder.embed(photos)).sum(axis=1) < 0.9999).all()
 
 
+def test_a_background_and_expansions_are_stated_with_what_they_gain(
+    result: tuple[Result, Path], manifest: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Pooled pairs are scored, where without a background only ranks are."""
+    others = write_rows(tmp_path / "others.jsonl", [{"path": str(manifest.parent / "9-0.jpg")}])
+    cache = result[1] / "embeddings"
+    config = settings(
+        tiny_checkpoint,
+        manifest,
+        tmp_path / "out",
+        background=others,
+        query_expansion=2,
+        gallery_expansion=1,
+        cache=cache,
+    )
+    (found,) = evaluate(config, alone())
+    assert found.scores.metrics["ap"] != result[0].scores.metrics["ap"]
+    pooled = {name for name in found.scores.metrics if "micro" in name}
+    assert pooled == {"micro_ap", "micro_ap_normalised", "micro_ap_gain"}
+    stated = json.loads((tmp_path / "out" / RESULTS).read_text())["model"]
+    assert (stated["query_expansion"], stated["gallery_expansion"]) == (2, 1)
+    assert stated["background"] == str(others)
+    pairs = write_rows(
+        tmp_path / "pairs.jsonl",
+        [{"path": "a.jpg", "other": "b.jpg", "same": same} for same in (0, 1)],
+    )
+    config = settings(tiny_checkpoint, pairs, tmp_path, protocol=["verification"], background=cache)
+    with pytest.raises(ConfigError, match="--background: not for pairs"):
+        evaluate(config, alone())
+
+
 def test_several_test_sets_are_scored_in_one_run(
     result: tuple[Result, Path], manifest: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

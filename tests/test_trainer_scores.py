@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from multigrain.exact_ranks import Rows, Truth
+from multigrain.expansion import augmented_gallery
 from multigrain.metrics import MetricError
 from trainer.engine.processes import alone
+from trainer.evaluation.compared import Compared, compared_rows
 from trainer.evaluation.scores import score_pairs, score_test_set
 from trainer.protocols.test_set import NO_ROWS, PairSet, Picture, QuerySet
 
@@ -26,6 +28,10 @@ def query_set(relevant: list[Rows], junk: list[Rows]) -> QuerySet:
     return QuerySet(pictures, rows[:NUM_QUERIES], rows[NUM_QUERIES:], truth, ["ap"], pooled=True)
 
 
+def halves(vectors: np.ndarray) -> Compared:
+    return Compared(vectors[:NUM_QUERIES], vectors[NUM_QUERIES:])
+
+
 def test_pooled_scores_equal_a_loop_over_all_pairs() -> None:
     """Queries without an answer can only add wrong pairs; junk pairs are left out."""
     random = np.random.default_rng(0)
@@ -42,7 +48,7 @@ def test_pooled_scores_equal_a_loop_over_all_pairs() -> None:
     right = [good for _, good in sorted(pairs)]
     hits = np.flatnonzero(right) + 1
     expected = np.mean([j / place for j, place in enumerate(hits, start=1)])
-    found = score_test_set(query_set(relevant, junk), vectors, alone(), seed=0)
+    found = score_test_set(query_set(relevant, junk), halves(vectors), alone(), seed=0)
     score = found.metrics["micro_ap"]
     assert score.value == pytest.approx(expected)
     assert score.interval.low < score.value < score.interval.high
@@ -74,7 +80,56 @@ def test_broken_embeddings_and_empty_truths_are_refused() -> None:
     vectors = unit(NUM_QUERIES + NUM_ROWS, 1)
     nothing = query_set([NO_ROWS] * NUM_QUERIES, [NO_ROWS] * NUM_QUERIES)
     with pytest.raises(MetricError, match="nothing to score"):
-        score_test_set(nothing, vectors, alone(), seed=0)
+        score_test_set(nothing, halves(vectors), alone(), seed=0)
     vectors[3] = np.nan
     with pytest.raises(MetricError, match="not finite"):
-        score_test_set(nothing, vectors, alone(), seed=0)
+        score_test_set(nothing, halves(vectors), alone(), seed=0)
+
+
+def test_a_background_makes_scores_of_different_queries_comparable() -> None:
+    """Every other query looks like all photos; what is taken off lets one threshold part pairs."""
+    random = np.random.default_rng(5)
+    common = np.array([4, 0, 0, 0, 0, 0], np.float32)
+    rows = random.normal(size=(40, 6)).astype(np.float32) + common
+    gallery = rows[:NUM_QUERIES]
+    queries = gallery + 0.3 * random.normal(size=gallery.shape).astype(np.float32)
+    queries[::2] += 2 * common
+    units = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in (queries, gallery, rows)]
+    relevant = [np.array([row]) for row in range(NUM_QUERIES)]
+    test_set = query_set(relevant, [NO_ROWS] * NUM_QUERIES)
+    compared, background = Compared(*units[:2]), units[2][NUM_QUERIES:]
+    found = score_test_set(test_set, compared, alone(), background=background, seed=0).metrics
+    cosines = units[0] @ units[1].T
+    bias = np.sort(units[0] @ background.T, axis=1)[:, -10:].mean(axis=1, keepdims=True)
+    for name, scores in (("micro_ap", cosines), ("micro_ap_normalised", cosines - bias)):
+        best = np.argsort(-scores, axis=1)[:, :10]
+        pairs = [(-scores[q, row], row == q) for q in range(NUM_QUERIES) for row in best[q]]
+        hits = np.flatnonzero([right for _, right in sorted(pairs)]) + 1
+        expected = sum(j / place for j, place in enumerate(hits, start=1)) / NUM_QUERIES
+        assert found[name].value == pytest.approx(expected)
+    gain = found["micro_ap_gain"]
+    assert gain.value == pytest.approx(found["micro_ap_normalised"].value - found["micro_ap"].value)
+    assert gain.value > 0
+    assert gain.interval.low < gain.value < gain.interval.high
+    assert {"recall_at_precision_90", "recall_at_precision_90_normalised"} <= set(found)
+
+
+def test_queries_and_gallery_move_towards_their_nearest_others() -> None:
+    """As one by one, each leaving its own picture out, also where a query is in the gallery."""
+    vectors, n = unit(30, 3), 4
+    rows, asked = np.arange(30), np.arange(5, 17)
+    truth = {"": Truth([NO_ROWS] * len(asked), [NO_ROWS] * len(asked))}
+    pictures = [Picture(Path("photo.jpg"))] * len(rows)
+    for gallery in (rows, rows[12:]):
+        test_set = QuerySet(pictures, asked, gallery, truth, ["ap"])
+        found = compared_rows(test_set, vectors, alone(), query_expansion=n)
+        assert (found.gallery == vectors[gallery]).all()
+        for row, query in zip(found.queries, asked, strict=True):
+            others = gallery[gallery != query]
+            cosines = vectors[others] @ vectors[query]
+            best = np.argsort(-cosines)[:n]
+            moved = vectors[query] + np.maximum(cosines[best], 0) ** 3 @ vectors[others[best]]
+            assert row == pytest.approx(moved / np.linalg.norm(moved), abs=1e-5)
+        both = compared_rows(test_set, vectors, alone(), query_expansion=n, gallery_expansion=2)
+        assert both.gallery == pytest.approx(augmented_gallery(vectors[gallery], 2), abs=1e-6)
+        assert not np.allclose(both.queries, found.queries)

@@ -6,8 +6,9 @@ torchrun --nproc-per-node 8 -m trainer.evaluate ...
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,13 +18,17 @@ from trainer.speech import say, say_nothing
 
 if TYPE_CHECKING:
     from multigrain.embedder import Embedder
+    from multigrain.ranking import Floats
     from trainer.engine.processes import Processes
+    from trainer.evaluation.compared import Compared
     from trainer.evaluation.expectations import Expected
     from trainer.evaluation.results import Result
-    from trainer.protocols.test_set import PairSet, QuerySet
+    from trainer.protocols.test_set import PairSet, Picture, QuerySet
 
 PROG = "python -m trainer.evaluate"
 EXIT_LEFT = 1
+# Options that say nothing of a list of pairs.
+_OF_QUERIES = ("query_expansion", "gallery_expansion", "background")
 
 
 class EvaluateConfig(Config):
@@ -55,6 +60,23 @@ class EvaluateConfig(Config):
         description="what else of each photo to embed with it, as one vector: its mirror image, "
         "the photo at half and twice the area, or both",
     )
+    query_expansion: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="move each query towards so many of its nearest and search again (alpha-QE)",
+    )
+    gallery_expansion: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="move each photo of the gallery towards so many of its nearest before (DBA)",
+    )
+    background: Path | None = Field(
+        default=None,
+        description="folder or list of photos that answer nothing: pooled pairs are also scored "
+        "less how near the query is to these, and what that gains is told",
+    )
     seed: int = Field(default=0, ge=0, description="of the bootstrap's draws")
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="where photos are embedded and compared"
@@ -80,49 +102,98 @@ def evaluate(config: EvaluateConfig, processes: "Processes") -> list["Result"]:
 
     All test sets are read before the first photo is embedded. Equal on every process.
     """
-    from multigrain.augmented import Augment
     from multigrain.files import atomic_write_text
-    from trainer.evaluation.embed_pictures import embed_pictures
-    from trainer.evaluation.embedding_cache import EmbeddingCache
     from trainer.evaluation.report import report_page, result_section
     from trainer.evaluation.results import REPORT, Result, describe, write_results
     from trainer.evaluation.scores import score_pairs, score_test_set
-    from trainer.protocols.test_set import QuerySet
+    from trainer.protocols.test_set import PairSet
 
-    test_sets = read_test_sets(config)
+    test_sets, others = read_test_sets(config), read_background(config)
     embedder = open_embedder(config, processes)
     speak = say if processes.is_first else say_nothing
-    model = f"{embedder.fingerprint[:16]}-{embedder.engine}-{embedder.precision}"
-    folder = (config.cache or config.out / "embeddings") / model
+    background = embed(config, others, embedder, processes) if others else None
     results, sections = [], []
     for name, protocol, data, test_set in test_sets:
         speak(f"{name}: {len(test_set.pictures)} pictures")
-        cache = EmbeddingCache.open(folder, dim=embedder.dim)
-        vectors = embed_pictures(
-            test_set.pictures,
-            embedder,
-            cache,
-            processes,
-            augment=Augment(config.augment),
-            say=speak,
-        )
-        scores = (
-            score_test_set(test_set, vectors, processes, seed=config.seed)
-            if isinstance(test_set, QuerySet)
-            else score_pairs(test_set, vectors, seed=config.seed)
-        )
+        vectors = embed(config, test_set.pictures, embedder, processes)
+        if isinstance(test_set, PairSet):
+            rows, scores = None, score_pairs(test_set, vectors, seed=config.seed)
+        else:
+            rows = compare(config, test_set, vectors, processes)
+            scores = score_test_set(
+                test_set, rows, processes, background=background, seed=config.seed
+            )
         results.append(Result(name, protocol, data, test_set, scores))
         if processes.is_first:
-            sections.append(result_section(results[-1], vectors, seed=config.seed))
+            sections.append(result_section(results[-1], rows, seed=config.seed))
     if processes.is_first:
-        model_facts = {
-            "checkpoint": str(config.checkpoint),
-            **describe(embedder),
-            "augment": config.augment,
-        }
-        write_results(config.out, results, model=model_facts)
-        atomic_write_text(config.out / REPORT, report_page(model_facts, sections))
+        facts = {"checkpoint": str(config.checkpoint), **describe(embedder), **_options(config)}
+        write_results(config.out, results, model=facts)
+        atomic_write_text(config.out / REPORT, report_page(facts, sections))
     return results
+
+
+def embed(
+    config: EvaluateConfig,
+    pictures: "Sequence[Picture]",
+    embedder: "Embedder",
+    processes: "Processes",
+) -> "Floats":
+    """Unit rows of the pictures [n, D], those of earlier runs from the cache."""
+    from multigrain.augmented import Augment
+    from trainer.evaluation.embed_pictures import embed_pictures
+    from trainer.evaluation.embedding_cache import EmbeddingCache
+
+    model = f"{embedder.fingerprint[:16]}-{embedder.engine}-{embedder.precision}"
+    folder = (config.cache or config.out / "embeddings") / model
+    return embed_pictures(
+        pictures,
+        embedder,
+        EmbeddingCache.open(folder, dim=embedder.dim),
+        processes,
+        augment=Augment(config.augment),
+        say=say if processes.is_first else say_nothing,
+    )
+
+
+def compare(
+    config: EvaluateConfig, test_set: "QuerySet", vectors: "Floats", processes: "Processes"
+) -> "Compared":
+    """The rows of vectors [n, D] that are compared, expanded where that is asked."""
+    from trainer.evaluation.compared import compared_rows
+
+    return compared_rows(
+        test_set,
+        vectors,
+        processes,
+        query_expansion=config.query_expansion,
+        gallery_expansion=config.gallery_expansion,
+    )
+
+
+def _options(config: EvaluateConfig) -> dict[str, Any]:
+    """What was done to the embeddings, as the results state it."""
+    return {
+        "augment": config.augment,
+        "query_expansion": config.query_expansion,
+        "gallery_expansion": config.gallery_expansion,
+        "background": config.background and str(config.background),
+    }
+
+
+def read_background(config: EvaluateConfig) -> "list[Picture]":
+    """The pictures of the background; raises ConfigError for a folder or list without any."""
+    from trainer.inputs.photos import paths_of
+    from trainer.protocols.test_set import Picture
+
+    if config.background is None:
+        return []
+    if not config.background.exists():
+        raise ConfigError(f"--background {config.background}: no such folder or list")
+    found = [Picture(path) for path in paths_of(config.background)]
+    if not found:
+        raise ConfigError(f"--background {config.background}: there is no photo in it")
+    return found
 
 
 def read_test_sets(
@@ -130,7 +201,7 @@ def read_test_sets(
 ) -> list[tuple[str, str, Path, "QuerySet | PairSet"]]:
     """Name, protocol, data and test set of each; the second of a protocol is named NAME-2."""
     from trainer.protocols.registry import PROTOCOLS
-    from trainer.protocols.test_set import Request
+    from trainer.protocols.test_set import PairSet, Request
 
     unknown = [name for name in config.protocol if name not in PROTOCOLS]
     if unknown:
@@ -142,6 +213,10 @@ def read_test_sets(
         name = protocol if times[protocol] == 1 else f"{protocol}-{times[protocol]}"
         test_set = PROTOCOLS[protocol](Request(data, config.upright))
         found.append((name, protocol, data, test_set))
+    idle = [name for name in _OF_QUERIES if getattr(config, name)]
+    if idle and all(isinstance(test_set, PairSet) for *_, test_set in found):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        raise ConfigError(f"{flags}: not for pairs, of which alone the test sets are made")
     return found
 
 

@@ -14,7 +14,8 @@ import torch
 from multigrain.exact_ranks import Rows, Truth, pair_scores
 from multigrain.photo import PhotoError
 from multigrain.rank_metrics import Values
-from multigrain.ranking import Floats, exact_search
+from multigrain.ranking import exact_search
+from trainer.evaluation.compared import Compared
 from trainer.evaluation.picture_image import picture_image
 from trainer.evaluation.results import Result
 from trainer.finishing.report_page import card, document, figure, section, table
@@ -33,8 +34,8 @@ def report_page(model: Mapping[str, Any], sections: Sequence[str]) -> str:
     return document("Evaluation", ["<h1>Evaluation</h1>", *sections, facts])
 
 
-def result_section(result: Result, vectors: Floats, *, seed: int) -> str:
-    """HTML of a test set's scores; unit vectors [n, D] of its pictures."""
+def result_section(result: Result, rows: Compared | None, *, seed: int) -> str:
+    """HTML of a test set's scores; what was compared, None of pairs."""
     metrics = result.scores.metrics.items()
     rows = [
         [name, f"{score.value:.4f}", f"{score.interval.low:.4f} to {score.interval.high:.4f}"]
@@ -47,27 +48,26 @@ def result_section(result: Result, vectors: Floats, *, seed: int) -> str:
         f"{result.protocol}, {result.data}: {result.scores.num_queries} queries, "
         f"{result.scores.num_gallery} in the gallery. {options}"
     )
-    if isinstance(test_set, PairSet):
+    if isinstance(test_set, PairSet) or rows is None:
         return section(result.name, words, body)
     name, truth = next(iter(test_set.truths.items()))
-    body += f'<div class="charts">{_histogram(test_set, truth, vectors, seed=seed)}</div>'
+    body += f'<div class="charts">{_histogram(truth, rows, seed=seed)}</div>'
     metric = f"{name}.{test_set.metrics[0]}" if name else test_set.metrics[0]
     values = result.scores.per_query[metric]
     order = np.argsort(values, kind="stable")[: np.count_nonzero(~np.isnan(values))]
     for title, chosen in (("Worst", order), ("Best", order[::-1])):
         shown = "".join(
-            _row(int(query), test_set, truth, vectors, values) for query in chosen[:NUM_QUERIES]
+            _row(int(query), test_set, truth, rows, values) for query in chosen[:NUM_QUERIES]
         )
         body += f'<div class="card wide"><h3>{title} queries by {metric}</h3>{shown}</div>'
     return section(result.name, words, body)
 
 
-def _row(query: int, test_set: QuerySet, truth: Truth, vectors: Floats, values: Values) -> str:
+def _row(query: int, test_set: QuerySet, truth: Truth, rows: Compared, values: Values) -> str:
     """A query and its first answers that count, framed right or wrong."""
     asked = test_set.queries[query]
     junk, relevant = truth.junk[query], truth.relevant[query]
-    gallery = vectors[test_set.gallery]
-    best = exact_search(vectors[asked : asked + 1], gallery, NUM_SHOWN + len(junk))
+    best = exact_search(rows.queries[query : query + 1], rows.gallery, NUM_SHOWN + len(junk))
     figures = [_figure(test_set.pictures[asked], "asked", f"{values[query]:.3f}")]
     for score, row in zip(best.scores[0], best.rows[0], strict=True):
         if row not in junk and len(figures) <= NUM_SHOWN:
@@ -96,23 +96,23 @@ def _utf8(name: str) -> str:
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _histogram(test_set: QuerySet, truth: Truth, vectors: Floats, *, seed: int) -> str:
+def _histogram(truth: Truth, rows: Compared, *, seed: int) -> str:
     """Cosines of right pairs and of pairs drawn among the others."""
     random = np.random.default_rng(seed)
     right = truth.pairs().T
     right = right[random.permutation(len(right))[:_PAIRS]]
-    drawn = random.integers(0, (len(truth.relevant), len(test_set.gallery)), (_PAIRS, 2))
+    drawn = random.integers(0, (len(rows.queries), len(rows.gallery)), (_PAIRS, 2))
     wrong = [
         row not in truth.relevant[query] and row not in truth.junk[query] for query, row in drawn
     ]
-    counts = [_counts(pairs, test_set, vectors) for pairs in (right, drawn[wrong])]
+    counts = [_counts(pairs, rows) for pairs in (right, drawn[wrong])]
     chart = bar_chart([("right", counts[0]), ("wrong", counts[1])], low=-1.0, high=1.0)
     return card("Scores of right and of wrong pairs", chart)
 
 
-def _counts(pairs: Rows, test_set: QuerySet, vectors: Floats) -> tuple[int, ...]:
+def _counts(pairs: Rows, rows: Compared) -> tuple[int, ...]:
     """How many of the pairs [T, 2] of (query, gallery row) have a cosine in each bin."""
-    unit = torch.from_numpy(vectors)
-    numbers = np.stack([test_set.queries[pairs[:, 0]], test_set.gallery[pairs[:, 1]]])
-    cosines = pair_scores(unit, unit, torch.from_numpy(numbers)).clamp(-1, 1).numpy()
+    both = [torch.from_numpy(one) for one in rows]
+    numbers = torch.from_numpy(np.ascontiguousarray(pairs.T))
+    cosines = pair_scores(*both, numbers).clamp(-1, 1).numpy()
     return tuple(int(count) for count in np.histogram(cosines, _BINS, (-1, 1))[0])

@@ -48,7 +48,7 @@ def disc21(request: Request) -> QuerySet:
         {"": truth},
         ("recall_at_1",),
         pooled=True,
-        options={"ground_truth": file.name, "score": "cosine, not normalised"},
+        options={"ground_truth": file.name},
     )
 
 
