@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from multigrain.views import edited_view
-from trainer.evaluate import EvaluateConfig
+from trainer.settings_evaluate import EvaluateConfig
 
 NUM_INSTANCES, NUM_DISTRACTORS = 6, 4
 

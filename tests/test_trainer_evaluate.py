@@ -99,6 +99,7 @@ def test_the_report_frames_the_answers_of_the_worst_and_the_best_queries(
     values = result[0].scores.per_query["ap"]
     assert f"<b>{values.min():.3f}</b>" in worst
     assert "Scores of right and of wrong pairs" in page
+    assert "Precision by recall" in page
     assert 'src="http' not in page
 
 
@@ -137,6 +138,34 @@ def test_every_photo_is_embedded_with_its_other_looks(
     expected = embed_augmented(embedder, photos, Augment.FLIP_MULTISCALE)
     assert (rows * expected).sum(axis=1) == pytest.approx(1, abs=1e-5)
     assert ((rows * embedder.embed(photos)).sum(axis=1) < 0.9999).all()
+
+
+def test_a_curve_has_the_score_of_each_size_and_exponent(
+    result: tuple[Result, Path], manifest: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """As an evaluation at that size or exponent alone says; the page draws them."""
+    own = load_checkpoint(tiny_checkpoint).document.preprocessing.size
+    given = {"sizes": (own, own + 32), "exponents": (8.0, 1.0, 3.0)}
+    (found,) = evaluate(settings(tiny_checkpoint, manifest, tmp_path / "all", **given), alone())
+    curves = {curve.changed: curve for curve in found.curves}
+    assert [at for at, _ in curves["size"].points] == [own, own + 32]
+    assert [at for at, _ in curves["exponent"].points] == [1, 3, 8]
+    value = result[0].scores.metrics["ap"].value
+    assert (curves["size"].own, curves["exponent"].own) == (own, 3)
+    assert curves["size"].points[0][1] == curves["exponent"].points[1][1] == pytest.approx(value)
+    changed = settings(tiny_checkpoint, manifest, tmp_path / "one", exponent=8.0, size=own)
+    (alone_at_8,) = evaluate(changed, alone())
+    at_8 = alone_at_8.scores.metrics["ap"].value
+    assert at_8 == pytest.approx(curves["exponent"].points[2][1])
+    assert at_8 != value
+    stated = json.loads((tmp_path / "one" / RESULTS).read_text())["model"]
+    assert (stated["p"], stated["preprocessing"]["size"]) == (8, own)
+    written = json.loads((tmp_path / "all" / RESULTS).read_text())["results"][0]["curves"]
+    assert [curve["changed"] for curve in written] == ["size", "exponent"]
+    page = (tmp_path / "all" / REPORT).read_text()
+    assert "ap by size" in page
+    assert "ap by exponent" in page
+    assert not list(tmp_path.rglob("changed*"))
 
 
 def test_a_background_and_expansions_are_stated_with_what_they_gain(

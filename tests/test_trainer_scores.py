@@ -10,7 +10,7 @@ from multigrain.expansion import augmented_gallery
 from multigrain.metrics import MetricError
 from trainer.engine.processes import alone
 from trainer.evaluation.compared import Compared, compared_rows
-from trainer.evaluation.scores import score_pairs, score_test_set
+from trainer.evaluation.scores import pair_cosines, score_pairs, score_test_set
 from trainer.protocols.test_set import NO_ROWS, PairSet, Picture, QuerySet
 
 NUM_QUERIES, NUM_ROWS = 12, 8
@@ -64,9 +64,8 @@ def test_pairs_are_scored_by_their_cosine() -> None:
     first = np.concatenate([np.arange(20), np.arange(19)])
     second = np.concatenate([np.arange(20) + 20, np.arange(1, 20)])
     same = np.arange(39) < 20
-    found = score_pairs(
-        PairSet([Picture(Path("photo.jpg"))] * 40, first, second, same), vectors, seed=0
-    )
+    pairs = PairSet([Picture(Path("photo.jpg"))] * 40, first, second, same)
+    found = score_pairs(pairs, pair_cosines(pairs, vectors), seed=0)
     cosines = (vectors[first] * vectors[second]).sum(axis=1)
     expected = (cosines[same][:, None] > cosines[~same]).mean()
     assert found.metrics["roc_area"].value == pytest.approx(expected)

@@ -6,14 +6,12 @@ torchrun --nproc-per-node 8 -m trainer.evaluate ...
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, model_validator
-
-from multigrain.config import Config, ConfigError, did_you_mean
+from multigrain.config import ConfigError, did_you_mean
 from multigrain.program import load_config, run_main
+from trainer.settings_evaluate import EvaluateConfig
 from trainer.speech import say, say_nothing
 
 if TYPE_CHECKING:
@@ -22,79 +20,17 @@ if TYPE_CHECKING:
     from trainer.engine.processes import Processes
     from trainer.evaluation.compared import Compared
     from trainer.evaluation.expectations import Expected
+    from trainer.evaluation.models import Models
     from trainer.evaluation.results import Result
+    from trainer.evaluation.sweeps import Curve, Score
     from trainer.protocols.test_set import PairSet, Picture, QuerySet
+
+    Given = tuple[str, str, Path, QuerySet | PairSet]
 
 PROG = "python -m trainer.evaluate"
 EXIT_LEFT = 1
 # Options that say nothing of a list of pairs.
-_OF_QUERIES = ("query_expansion", "gallery_expansion", "background")
-
-
-class EvaluateConfig(Config):
-    """Flags of the evaluation."""
-
-    checkpoint: Path = Field(description="checkpoint file to score")
-    protocol: list[str] = Field(
-        min_length=1,
-        description="test set's protocol, see docs/evaluation.md; repeatable, one for each --data",
-    )
-    data: list[Path] = Field(
-        min_length=1, description="the test set's folder, or its list; repeatable"
-    )
-    out: Path = Field(description="folder for results.json, queries.json and report.html")
-    expect: dict[str, tuple[float, float]] | Path = Field(
-        default={},
-        description="YAML file of `metric: [low, high]` (in a --config file the block itself); "
-        "a metric outside ends the program with status 1",
-    )
-    upright: Path | None = Field(
-        default=None,
-        description="table of `name,quarter turns clockwise` for holidays, beside EXIF",
-    )
-    cache: Path | None = Field(
-        default=None, description="folder of known embeddings; unset: embeddings, in --out"
-    )
-    augment: Literal["none", "flip", "multiscale", "flip_multiscale"] = Field(
-        default="none",
-        description="what else of each photo to embed with it, as one vector: its mirror image, "
-        "the photo at half and twice the area, or both",
-    )
-    query_expansion: int = Field(
-        default=0,
-        ge=0,
-        le=1000,
-        description="move each query towards so many of its nearest and search again (alpha-QE)",
-    )
-    gallery_expansion: int = Field(
-        default=0,
-        ge=0,
-        le=1000,
-        description="move each photo of the gallery towards so many of its nearest before (DBA)",
-    )
-    background: Path | None = Field(
-        default=None,
-        description="folder or list of photos that answer nothing: pooled pairs are also scored "
-        "less how near the query is to these, and what that gains is told",
-    )
-    seed: int = Field(default=0, ge=0, description="of the bootstrap's draws")
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="where photos are embedded and compared"
-    )
-    engine: Literal["auto", "openvino", "torch"] = Field(
-        default="auto", description="what computes the model on a CPU"
-    )
-    precision: Literal["auto", "bf16", "fp32"] = Field(
-        default="auto", description="of the model; scores are compared in fp32"
-    )
-
-    @model_validator(mode="after")
-    def _pairs(self) -> Self:
-        if len(self.protocol) != len(self.data):
-            raise ValueError(
-                f"{len(self.protocol)} --protocol and {len(self.data)} --data: give one for each"
-            )
-        return self
+_OF_QUERIES = ("query_expansion", "gallery_expansion", "background", "sizes", "exponents")
 
 
 def evaluate(config: EvaluateConfig, processes: "Processes") -> list["Result"]:
@@ -103,29 +39,34 @@ def evaluate(config: EvaluateConfig, processes: "Processes") -> list["Result"]:
     All test sets are read before the first photo is embedded. Equal on every process.
     """
     from multigrain.files import atomic_write_text
-    from trainer.evaluation.report import report_page, result_section
+    from trainer.evaluation.models import Change
+    from trainer.evaluation.report import pairs_section, report_page, result_section
     from trainer.evaluation.results import REPORT, Result, describe, write_results
-    from trainer.evaluation.scores import score_pairs, score_test_set
+    from trainer.evaluation.scores import pair_cosines, score_pairs, score_test_set
+    from trainer.evaluation.sweeps import dimension_curves
     from trainer.protocols.test_set import PairSet
 
     test_sets, others = read_test_sets(config), read_background(config)
-    embedder = open_embedder(config, processes)
-    speak = say if processes.is_first else say_nothing
-    background = embed(config, others, embedder, processes) if others else None
+    models, score = models_of(config, processes), first_score(config, processes)
+    embedder = models.open(Change(config.size, config.exponent))
+    background = models.embed(embedder, others) if others else None
+    curves = sweeps(config, test_sets, models, embedder)
     results, sections = [], []
     for name, protocol, data, test_set in test_sets:
-        speak(f"{name}: {len(test_set.pictures)} pictures")
-        vectors = embed(config, test_set.pictures, embedder, processes)
+        models.say(f"{name}: {len(test_set.pictures)} pictures")
+        vectors = models.embed(embedder, test_set.pictures)
         if isinstance(test_set, PairSet):
-            rows, scores = None, score_pairs(test_set, vectors, seed=config.seed)
-        else:
-            rows = compare(config, test_set, vectors, processes)
-            scores = score_test_set(
-                test_set, rows, processes, background=background, seed=config.seed
-            )
-        results.append(Result(name, protocol, data, test_set, scores))
+            cosines = pair_cosines(test_set, vectors)
+            scores = score_pairs(test_set, cosines, seed=config.seed)
+            results.append(Result(name, protocol, data, test_set, scores))
+            sections.append(pairs_section(results[-1], cosines, test_set.same))
+            continue
+        curves[name] += dimension_curves(test_set, vectors, embedder, score)
+        rows = compare(config, test_set, vectors, processes)
+        scores = score_test_set(test_set, rows, processes, background=background, seed=config.seed)
+        results.append(Result(name, protocol, data, test_set, scores, curves[name]))
         if processes.is_first:
-            sections.append(result_section(results[-1], rows, seed=config.seed))
+            sections.append(result_section(results[-1], test_set, rows, seed=config.seed))
     if processes.is_first:
         facts = {"checkpoint": str(config.checkpoint), **describe(embedder), **_options(config)}
         write_results(config.out, results, model=facts)
@@ -133,27 +74,59 @@ def evaluate(config: EvaluateConfig, processes: "Processes") -> list["Result"]:
     return results
 
 
-def embed(
-    config: EvaluateConfig,
-    pictures: "Sequence[Picture]",
-    embedder: "Embedder",
-    processes: "Processes",
-) -> "Floats":
-    """Unit rows of the pictures [n, D], those of earlier runs from the cache."""
+def models_of(config: EvaluateConfig, processes: "Processes") -> "Models":
+    """The models of the checkpoint, whose embeddings are kept."""
     from multigrain.augmented import Augment
-    from trainer.evaluation.embed_pictures import embed_pictures
-    from trainer.evaluation.embedding_cache import EmbeddingCache
+    from trainer.evaluation.models import Models
 
-    model = f"{embedder.fingerprint[:16]}-{embedder.engine}-{embedder.precision}"
-    folder = (config.cache or config.out / "embeddings") / model
-    return embed_pictures(
-        pictures,
-        embedder,
-        EmbeddingCache.open(folder, dim=embedder.dim),
+    return Models(
+        config.checkpoint,
+        config.cache or config.out / "embeddings",
+        config.out,
+        config.engine,
+        config.precision,
+        Augment(config.augment),
         processes,
-        augment=Augment(config.augment),
-        say=say if processes.is_first else say_nothing,
+        say if processes.is_first else say_nothing,
     )
+
+
+def sweeps(
+    config: EvaluateConfig, test_sets: "list[Given]", models: "Models", embedder: "Embedder"
+) -> "dict[str, list[Curve]]":
+    """The curves of each test set by name, of the sizes and exponents that are to be tried."""
+    from trainer.evaluation.models import Change
+    from trainer.evaluation.sweeps import sweep
+    from trainer.finishing.exponent_use import exponent_of
+    from trainer.protocols.test_set import QuerySet
+
+    document = embedder.document
+    own = {"size": document.preprocessing.size, "exponent": exponent_of(document) or 0.0}
+    changes = {
+        "size": {float(size): Change(size, config.exponent) for size in config.sizes},
+        "exponent": {p: Change(config.size, p) for p in config.exponents},
+    }
+    asked = {name: one for name, _, _, one in test_sets if isinstance(one, QuerySet)}
+    score = first_score(config, models.processes)
+    curves: dict[str, list[Curve]] = {name: [] for name in asked}
+    for changed, values in changes.items():
+        if values and asked:
+            found = sweep(
+                list(asked.values()), models, values, score, changed=changed, own=own[changed]
+            )
+            for name, curve in zip(asked, found, strict=True):
+                curves[name].append(curve)
+    return curves
+
+
+def first_score(config: EvaluateConfig, processes: "Processes") -> "Score":
+    """What gives a test set's first metric by the vectors [n, D] of its pictures."""
+    from trainer.evaluation.scores import score_first
+
+    def score(test_set: "QuerySet", vectors: "Floats") -> float:
+        return score_first(test_set, compare(config, test_set, vectors, processes), processes)
+
+    return score
 
 
 def compare(
@@ -196,9 +169,7 @@ def read_background(config: EvaluateConfig) -> "list[Picture]":
     return found
 
 
-def read_test_sets(
-    config: EvaluateConfig,
-) -> list[tuple[str, str, Path, "QuerySet | PairSet"]]:
+def read_test_sets(config: EvaluateConfig) -> "list[Given]":
     """Name, protocol, data and test set of each; the second of a protocol is named NAME-2."""
     from trainer.protocols.registry import PROTOCOLS
     from trainer.protocols.test_set import PairSet, Request
@@ -218,29 +189,6 @@ def read_test_sets(
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
         raise ConfigError(f"{flags}: not for pairs, of which alone the test sets are made")
     return found
-
-
-def open_embedder(config: EvaluateConfig, processes: "Processes") -> "Embedder":
-    """Open the checkpoint; all processes take the engine that the first one has chosen."""
-    import torch
-
-    from multigrain.embedder import Embedder
-
-    def opened(engine: str) -> Embedder:
-        return Embedder.open(
-            config.checkpoint,
-            device=str(processes.device),
-            engine=engine,
-            precision=config.precision,
-            num_threads=torch.get_num_threads(),
-        )
-
-    if processes.is_first:
-        embedder = opened(config.engine)
-        processes.gather(embedder.engine)
-        return embedder
-    chosen = processes.gather("")[0]
-    return opened(chosen if processes.device.type == "cpu" else "torch")
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """What a page shows of a test set: curves, scores of right and wrong pairs, rows of pictures.
 
-Q queries, N gallery rows, D embedding.
+Q queries, N gallery rows, D embedding, P pairs, T right ones.
 """
 
 import base64
@@ -12,15 +12,18 @@ import numpy as np
 import torch
 
 from multigrain.exact_ranks import Rows, Truth, pair_scores
+from multigrain.pair_metrics import Mask
 from multigrain.photo import PhotoError
 from multigrain.rank_metrics import Values
-from multigrain.ranking import exact_search
+from multigrain.ranking import Floats, exact_search
 from trainer.evaluation.compared import Compared
+from trainer.evaluation.curves import precision_recall_chart, roc_chart
 from trainer.evaluation.picture_image import picture_image
 from trainer.evaluation.results import Result
+from trainer.evaluation.sweeps import first_metric
 from trainer.finishing.report_page import card, document, figure, section, table
 from trainer.finishing.report_svg import bar_chart
-from trainer.protocols.test_set import PairSet, Picture, QuerySet
+from trainer.protocols.test_set import Picture, QuerySet
 
 NUM_QUERIES, NUM_SHOWN = 5, 7  # of the worst and of the best; answers of each
 _SIDE, _QUALITY = 128, 80  # pixels and JPEG quality of a picture
@@ -34,25 +37,17 @@ def report_page(model: Mapping[str, Any], sections: Sequence[str]) -> str:
     return document("Evaluation", ["<h1>Evaluation</h1>", *sections, facts])
 
 
-def result_section(result: Result, rows: Compared | None, *, seed: int) -> str:
-    """HTML of a test set's scores; what was compared, None of pairs."""
-    metrics = result.scores.metrics.items()
-    rows = [
-        [name, f"{score.value:.4f}", f"{score.interval.low:.4f} to {score.interval.high:.4f}"]
-        for name, score in metrics
-    ]
-    body = f'<div class="card wide">{table(["metric", "value", "95 % interval"], rows)}</div>'
-    test_set = result.test_set
-    options = "; ".join(f"{name}: {value}" for name, value in test_set.options.items())
-    words = (
-        f"{result.protocol}, {result.data}: {result.scores.num_queries} queries, "
-        f"{result.scores.num_gallery} in the gallery. {options}"
-    )
-    if isinstance(test_set, PairSet) or rows is None:
-        return section(result.name, words, body)
+def result_section(result: Result, test_set: QuerySet, rows: Compared, *, seed: int) -> str:
+    """HTML of a test set's scores, by the rows that were compared."""
     name, truth = next(iter(test_set.truths.items()))
-    body += f'<div class="charts">{_histogram(truth, rows, seed=seed)}</div>'
-    metric = f"{name}.{test_set.metrics[0]}" if name else test_set.metrics[0]
+    metric = first_metric(test_set)
+    of = f", {name}" if name else ""
+    cards = [
+        card(f"Scores of right and of wrong pairs{of}", _histogram(truth, rows, seed=seed)),
+        card(f"Precision by recall{of}", precision_recall_chart(truth, rows)),
+        *(curve.as_card() for curve in result.curves),
+    ]
+    body = f'{_table(result)}<div class="charts">{"".join(cards)}</div>'
     values = result.scores.per_query[metric]
     order = np.argsort(values, kind="stable")[: np.count_nonzero(~np.isnan(values))]
     for title, chosen in (("Worst", order), ("Best", order[::-1])):
@@ -60,7 +55,35 @@ def result_section(result: Result, rows: Compared | None, *, seed: int) -> str:
             _row(int(query), test_set, truth, rows, values) for query in chosen[:NUM_QUERIES]
         )
         body += f'<div class="card wide"><h3>{title} queries by {metric}</h3>{shown}</div>'
-    return section(result.name, words, body)
+    return section(result.name, _words(result), body)
+
+
+def pairs_section(result: Result, cosines: Floats, same: Mask) -> str:
+    """HTML of a list of pairs, by their cosines [P] and whether they show the same, bool [P]."""
+    counts = [_binned(cosines[same == kind]) for kind in (True, False)]
+    histogram = bar_chart([("same", counts[0]), ("not", counts[1])], low=-1.0, high=1.0)
+    cards = card("Scores of pairs", histogram) + card(
+        "Right pairs accepted", roc_chart(cosines, same)
+    )
+    return section(
+        result.name, _words(result), f'{_table(result)}<div class="charts">{cards}</div>'
+    )
+
+
+def _table(result: Result) -> str:
+    rows = [
+        [name, f"{score.value:.4f}", f"{score.interval.low:.4f} to {score.interval.high:.4f}"]
+        for name, score in result.scores.metrics.items()
+    ]
+    return f'<div class="card wide">{table(["metric", "value", "95 % interval"], rows)}</div>'
+
+
+def _words(result: Result) -> str:
+    options = "; ".join(f"{name}: {value}" for name, value in result.test_set.options.items())
+    return (
+        f"{result.protocol}, {result.data}: {result.scores.num_queries} queries, "
+        f"{result.scores.num_gallery} in the gallery. {options}"
+    )
 
 
 def _row(query: int, test_set: QuerySet, truth: Truth, rows: Compared, values: Values) -> str:
@@ -106,13 +129,15 @@ def _histogram(truth: Truth, rows: Compared, *, seed: int) -> str:
         row not in truth.relevant[query] and row not in truth.junk[query] for query, row in drawn
     ]
     counts = [_counts(pairs, rows) for pairs in (right, drawn[wrong])]
-    chart = bar_chart([("right", counts[0]), ("wrong", counts[1])], low=-1.0, high=1.0)
-    return card("Scores of right and of wrong pairs", chart)
+    return bar_chart([("right", counts[0]), ("wrong", counts[1])], low=-1.0, high=1.0)
 
 
 def _counts(pairs: Rows, rows: Compared) -> tuple[int, ...]:
     """How many of the pairs [T, 2] of (query, gallery row) have a cosine in each bin."""
     both = [torch.from_numpy(one) for one in rows]
     numbers = torch.from_numpy(np.ascontiguousarray(pairs.T))
-    cosines = pair_scores(*both, numbers).clamp(-1, 1).numpy()
-    return tuple(int(count) for count in np.histogram(cosines, _BINS, (-1, 1))[0])
+    return _binned(pair_scores(both[0], both[1], numbers).numpy())
+
+
+def _binned(cosines: Floats) -> tuple[int, ...]:
+    return tuple(int(count) for count in np.histogram(cosines.clip(-1, 1), _BINS, (-1, 1))[0])

@@ -1,7 +1,7 @@
 """Scores as a table to read, and as JSON to keep and to compare."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 from multigrain.embedder import Embedder
 from multigrain.files import atomic_write_text
 from trainer.evaluation.scores import Score, Scores
+from trainer.evaluation.sweeps import Curve
 from trainer.protocols.test_set import PairSet, QuerySet
 
 RESULTS, QUERIES, REPORT = "results.json", "queries.json", "report.html"
@@ -23,6 +24,7 @@ class Result(NamedTuple):
     data: Path
     test_set: QuerySet | PairSet
     scores: Scores
+    curves: Sequence[Curve] = ()
 
     def full_names(self) -> dict[str, Score]:
         """Scores by `name.metric`."""
@@ -83,6 +85,7 @@ def _result(result: Result) -> dict[str, Any]:
             name: {"value": score.value, "low": score.interval.low, "high": score.interval.high}
             for name, score in result.scores.metrics.items()
         },
+        "curves": [curve._asdict() for curve in result.curves],
     }
 
 

@@ -1,6 +1,6 @@
 """Scores of a test set: exact search shared out over the processes, metrics, intervals.
 
-Q queries, N gallery rows, M background rows, D embedding.
+Q queries, N gallery rows, M background rows, D embedding, P pairs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -74,11 +74,23 @@ def score_test_set(
     return Scores(metrics, per_query, len(rows.queries), len(rows.gallery))
 
 
-def score_pairs(pairs: PairSet, vectors: Floats, *, seed: int) -> Scores:
-    """ROC of the cosines of the pairs; intervals over drawn pairs. Raises MetricError."""
+def score_first(test_set: QuerySet, rows: Compared, processes: Processes) -> float:
+    """The mean of a test set's first metric, of its first truth; raises MetricError."""
+    metrics = test_set.metrics[:1]
+    table = _ranked(rows, next(iter(test_set.truths.values())), metrics, processes)
+    return rank_metrics.mean(rank_metrics.metric(metrics[0])(table))
+
+
+def pair_cosines(pairs: PairSet, vectors: Floats) -> Floats:
+    """Cosines [P] of the pairs, of unit vectors [n, D] of their pictures."""
     rows = torch.from_numpy(np.stack([pairs.first, pairs.second]))
     unit = torch.from_numpy(vectors)
-    cosines = pair_scores(unit, unit, rows).numpy()
+    cosines: Floats = pair_scores(unit, unit, rows).numpy()
+    return cosines
+
+
+def score_pairs(pairs: PairSet, cosines: Floats, *, seed: int) -> Scores:
+    """ROC of the cosines [P] of the pairs; intervals over drawn pairs. Raises MetricError."""
     pooled = pool_pairs(cosines, pairs.same)
     measures: dict[str, Measure] = {
         "roc_area": lambda weights: roc_area(pooled, weights),
@@ -87,7 +99,8 @@ def score_pairs(pairs: PairSet, vectors: Floats, *, seed: int) -> Scores:
             for name, fpr in _FPRS.items()
         },
     }
-    return Scores(_drawn(measures, len(cosines), seed=seed), {}, len(cosines), len(vectors))
+    metrics = _drawn(measures, len(cosines), seed=seed)
+    return Scores(metrics, {}, len(cosines), len(pairs.pictures))
 
 
 def _ranked(
