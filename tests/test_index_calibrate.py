@@ -20,6 +20,7 @@ from index.calibration.fit import fit_pairs
 from index.calibration.pairs import Pairs, instance_pairs
 from index.errors import IndexFolderError, NotCalibratedError
 from index.searcher import Searcher
+from index.upkeep.recovery import recover_index
 from index.verify import main as verify_main
 from multigrain.calibration import Calibration, CalibrationError
 
@@ -70,6 +71,24 @@ def test_copies_calibrate_an_index_and_the_next_build_keeps_it(
     assert probabilities == sorted(probabilities, reverse=True)
     assert probabilities[0] > 0.9
     assert 0 < probabilities[-1] < 0.1
+
+
+def test_a_calibration_outlives_the_loss_of_every_database(tmp_path: Path) -> None:
+    """It stands in the manifest, which a recovery reads and the next build goes on from."""
+    photos = write_vectors(tmp_path / "photos", random_units(60))
+    out = tmp_path / "index"
+    build(photos, out, VectorEmbedder())
+    part = calibrate(out, VectorEmbedder()).calibration
+    assert part is not None
+    for path in [*out.glob("build.sqlite*"), *(out / "catalogs").iterdir()]:
+        path.unlink()
+    report = recover_index(out, [photos], VectorEmbedder(), decode_threads=2)
+    assert (report.num_found, report.from_catalog) == (60, False)
+    write_vectors(tmp_path / "photos", random_units(61))
+    assert build(photos, out, VectorEmbedder()).num_new == 1
+    with closing(Searcher.open(out)) as searcher:
+        assert (searcher.generation, searcher.num_live) == ("000003", 61)
+        assert searcher.require_calibration() == part.curve
 
 
 def test_the_same_pairs_again_publish_nothing(indexed: Path) -> None:

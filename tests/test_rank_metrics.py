@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+import torch
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from multigrain import rank_metrics
@@ -150,6 +151,44 @@ def test_average_precision_equals_scikit_learn() -> None:
     table = table_of((np.flatnonzero(right), int(right.sum())))
     theirs = sklearn.average_precision_score(right, -np.arange(50))
     assert rank_metrics.ap(table)[0] == pytest.approx(theirs)
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 10**6), num_labels=st.integers(1, 9), num_rows=st.integers(2, 60))
+def test_metric_learning_scores_equal_pytorch_metric_learning(
+    seed: int, num_labels: int, num_rows: int
+) -> None:
+    """Recall@1, R-precision, MAP@R and AP of leave-one-out rankings in a random order."""
+    accuracy = pytest.importorskip(
+        "pytorch_metric_learning.utils.accuracy_calculator", reason="in the metric extra"
+    )
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, num_labels, num_rows)
+    others = np.array(
+        [random.permutation(np.delete(np.arange(num_rows), q)) for q in range(num_rows)]
+    )
+    right = labels[others] == labels[:, None]
+    assume(right.any())
+    table = table_of(*((np.flatnonzero(row), int(row.sum())) for row in right))
+    calculator = accuracy.AccuracyCalculator(
+        include=(
+            "precision_at_1",
+            "r_precision",
+            "mean_average_precision_at_r",
+            "mean_average_precision",
+        ),
+        k=num_rows - 1,
+        knn_func=lambda *_: (torch.zeros(others.shape), torch.from_numpy(others)),
+    )
+    rows = torch.zeros(num_rows, 1)
+    theirs = calculator.get_accuracy(rows, torch.from_numpy(labels))
+    for name, metric in (
+        ("precision_at_1", rank_metrics.metric("recall_at_1")),
+        ("r_precision", rank_metrics.r_precision),
+        ("mean_average_precision_at_r", rank_metrics.map_at_r),
+        ("mean_average_precision", rank_metrics.ap),
+    ):
+        assert rank_metrics.mean(metric(table)) == pytest.approx(theirs[name])
 
 
 @pytest.mark.parametrize("ranks", [[2, 1], [1, 1], [-1]])

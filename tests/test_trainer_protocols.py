@@ -11,6 +11,9 @@ from evaluation_fixtures import write_rows
 
 from multigrain import rank_metrics
 from multigrain.errors import MultiGrainError
+from trainer.engine.processes import alone
+from trainer.evaluation.compared import compared_rows
+from trainer.evaluation.scores import score_test_set
 from trainer.protocols import by_name
 from trainer.protocols.plain_pickle import read_plain_pickle
 from trainer.protocols.registry import PROTOCOLS
@@ -154,6 +157,14 @@ def copydays(folder: Path) -> None:
     touch(folder / "distractors" / "a", ["x.jpg"])
 
 
+def rparis6k(folder: Path) -> None:
+    names = [f"paris{number}" for number in range(4)]
+    truth = {"bbx": [0, 0, 5, 5], "easy": [2], "hard": [3], "junk": [0]}
+    document = {"imlist": names, "qimlist": ["paris1"], "gnd": [truth]}
+    touch(folder / "jpg", [f"{name}.jpg" for name in names])
+    (folder / "gnd_rparis6k.pkl").write_bytes(pickle.dumps(document, protocol=4))
+
+
 def roxford5k(folder: Path) -> None:
     names = [f"row{number}" for number in range(5)]
     truth = {"bbx": [1.5, 2, 30, 40.25], "easy": np.array([0]), "hard": [1, 2], "junk": [3]}
@@ -218,6 +229,7 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "ukbench": ukbench,
     "copydays": copydays,
     "roxford5k": roxford5k,
+    "rparis6k": rparis6k,
     "gldv2": gldv2,
     "cub": cub,
     "cars": cars,
@@ -231,6 +243,7 @@ NEEDED = {
     "ukbench": ("full/ukbench00006.jpg", "missing ukbench00006.jpg"),
     "copydays": ("original/200100.jpg", "holds 1 photos, Copydays has 2"),
     "roxford5k": ("jpg/row2.jpg", "missing jpg/row2.jpg"),
+    "rparis6k": ("gnd_rparis6k.pkl", "is not rparis6k: missing gnd_rparis6k.pkl"),
     "gldv2": ("test/d/d/d/ddd4.jpg", "missing test/d/d/d/ddd4.jpg"),
     "cub": ("images/101.New/c.jpg", "missing images/101.New/c.jpg"),
     "cars": ("car_ims/000003.jpg", "missing car_ims/000003.jpg"),
@@ -277,6 +290,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
             {"asked.jpg": ["row0.jpg", "row1.jpg", "row2.jpg"], "row4.jpg": []},
         ),
         ("roxford5k", "hard", {"asked.jpg": ["row1.jpg", "row2.jpg"], "row4.jpg": []}),
+        ("rparis6k", "easy", {"paris1.jpg": ["paris2.jpg"]}),
+        ("rparis6k", "medium", {"paris1.jpg": ["paris2.jpg", "paris3.jpg"]}),
+        ("rparis6k", "hard", {"paris1.jpg": ["paris3.jpg"]}),
         ("gldv2", "private", {"ccc3.jpg": ["bbb2.jpg", "aaa1.jpg"], "ddd4.jpg": []}),
         ("gldv2", "public", {"ccc3.jpg": [], "ddd4.jpg": ["aaa1.jpg"]}),
         ("cub", "", {"b.jpg": ["c.jpg"], "c.jpg": ["b.jpg"], "d.jpg": []}),
@@ -342,6 +358,26 @@ def test_revisited_queries_are_cut_to_their_box(tmp_path: Path) -> None:
     pictures = read("roxford5k", tmp_path).pictures
     assert pictures[0].box == (1.5, 2, 30, 40.25)
     assert [picture.box for picture in pictures[2:]] == [None] * 5
+
+
+def test_revisited_paris_is_scored_by_its_three_difficulties(tmp_path: Path) -> None:
+    """What one difficulty asks for is junk in another; the query's own photo is a wrong answer."""
+    rparis6k(tmp_path)
+    found = read("rparis6k", tmp_path)
+    # To the query: junk, its own photo, hard, easy.
+    vectors = np.array([[10, 0], [9, 1], [8, 2], [6, 4], [7, 3]], np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows = compared_rows(found, vectors, alone())
+    scores = {
+        name: score.value
+        for name, score in score_test_set(found, rows, alone(), seed=0).metrics.items()
+    }
+    assert scores["easy.ap_trapezoid"] == pytest.approx(0.25)  # behind one wrong answer
+    assert scores["hard.ap_trapezoid"] == pytest.approx(0.25)
+    assert scores["medium.ap_trapezoid"] == pytest.approx((0 + 1 / 2 + 1 / 2 + 2 / 3) / 4)
+    assert scores["medium.precision_at_5"] == pytest.approx(2 / 3)
+    assert scores["easy.precision_at_10"] == pytest.approx(1 / 2)
+    assert scores["medium.precision_at_1"] == 0
 
 
 class Runs:
