@@ -20,6 +20,7 @@ from trainer_parts import parts_of
 
 from multigrain.checkpoint import load_checkpoint
 from multigrain.config import ConfigError
+from multigrain.program import load_config
 from multigrain.transforms import Preprocessing
 from trainer.engine.guard import DivergedError
 from trainer.engine.processes import alone
@@ -29,7 +30,7 @@ from trainer.finishing.fit_whitening import FitError
 from trainer.inputs.data import DataError
 from trainer.inputs.loading import Batch
 from trainer.settings import LARGEST_SIDE, SMALLEST_SIDE, TrainConfig
-from trainer.train import run_among, train
+from trainer.train import judge, run_among, train
 from trainer.whiten import WhitenConfig, whiten
 
 TRAIN = Path(__file__).parents[1] / "trainer" / "train.py"
@@ -279,6 +280,27 @@ def test_run_among_reports_success(photos: Path, tmp_path: Path, capsys: Any) ->
     path = capsys.readouterr().out.strip()
     assert path == str(tmp_path / "run" / "model.safetensors")
     assert load_checkpoint(Path(path)).document.embedding.whitening is None
+    score = load_checkpoint(Path(path)).document.metrics["top1"]
+    for low, status in ((0.0, 0), (1.5, 1)):
+        assert judge(Path(path), {"top1": (low, 2.0)}) == status
+        line = f"top1 is {score:.4f}, expected within [1.5, 2]"
+        assert (line in capsys.readouterr().err) == bool(status)
+    with pytest.raises(ConfigError, match="did you mean top1"):
+        judge(Path(path), {"top11": (0.0, 1.0)})
+
+
+def test_a_recipe_says_which_scores_are_expected(photos: Path, tmp_path: Path, capsys: Any) -> None:
+    """One outside its interval ends the training with 1, behind the checkpoint's path."""
+    config = settings(photos, tmp_path / "run", duration="1step", expect={"top1": (1.5, 2.0)})
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(config.to_yaml())
+    read = load_config(
+        TrainConfig, prog="", description="", argv=["--config", str(recipe)], environ={}
+    )
+    assert run_among(read, {}) == 1
+    said = capsys.readouterr()
+    assert Path(said.out.strip()).is_file()
+    assert "expected within [1.5, 2]" in said.err
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,6 @@ FREE_ON_RESUME = frozenset(
         "resume_anyway", "dry_run", "tensorboard", "best_by", "best_mode",
         "validate_every", "validate_first", "report", "max_bad_share", "weights_licence",
         "whiten_dim", "whiten_photos", "whiten_power", "whiten_floor", "exponents",
-        "more_test_sizes",
+        "more_test_sizes", "expect",
     )
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """Flags of the training program: from trained weights to a checkpoint in use."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -54,6 +55,11 @@ class FinishSettings(Config):
     )
     whiten_power: WhitenPower = WHITEN_POWER
     whiten_floor: WhitenFloor = WHITEN_FLOOR
+    expect: dict[str, tuple[float, float]] | Path = Field(
+        default={},
+        description="YAML file of `metric: [low, high]` (in a --config file the block itself) of "
+        "the finished checkpoint's scores; one outside ends the program with status 1",
+    )
     report: bool = Field(
         default=True, description="write report.html, with small pictures of validation photos"
     )

@@ -17,8 +17,10 @@ from trainer.settings import TrainConfig
 
 if TYPE_CHECKING:
     from trainer.engine.processes import Processes
+    from trainer.evaluation.expectations import Expected
 
 PROG = "trainer/train.py"
+EXIT_LEFT = 1
 
 
 def train(config: TrainConfig, processes: "Processes") -> Path | None:
@@ -66,17 +68,33 @@ def main() -> int:
 def run_among(config: TrainConfig, environ: Mapping[str, str]) -> int:
     """Train among the processes that the environment tells of; return the exit status."""
     from trainer.engine.processes import joined_processes, reported
+    from trainer.evaluation.expectations import read_expectations
+
+    expected = read_expectations(config.expect)
 
     def among() -> int:
         with joined_processes(
             environ, device=config.device, num_threads=config.num_threads
         ) as processes:
             path = train(config, processes)
-            if path is not None and processes.is_first:
-                print(path)
-        return 0
+            if path is None or not processes.is_first:
+                return 0
+            print(path)
+            return judge(path, expected)
 
     return reported(among, environ)
+
+
+def judge(checkpoint: Path, expected: "Expected") -> int:
+    """Say which scores of the checkpoint are not as expected; return the exit status."""
+    from multigrain.checkpoint import read_document
+    from trainer.evaluation.expectations import left_values, resolve
+
+    scores = read_document(checkpoint).metrics
+    left = left_values(resolve(expected, scores), scores)
+    for line in left:
+        print(f"{PROG}: {line}", file=sys.stderr)
+    return EXIT_LEFT if left else 0
 
 
 if __name__ == "__main__":

@@ -50,6 +50,15 @@ def resolve(expected: Expected, names: Mapping[str, object]) -> Expected:
     return found
 
 
+def left_values(expected: Expected, values: Mapping[str, float]) -> list[str]:
+    """A line for each of some numbers without intervals that is outside of its own."""
+    return [
+        f"{name} is {values[name]:.4f}, expected within [{low:g}, {high:g}]"
+        for name, (low, high) in expected.items()
+        if not low <= values[name] <= high
+    ]
+
+
 def left_intervals(expected: Expected, scores: Mapping[str, Score]) -> list[str]:
     """A line for each metric outside its interval, with its value and bootstrap interval."""
     return [
