@@ -368,6 +368,9 @@ def test_command_prints_hits_like_index_search(
     assert capsys.readouterr().out.splitlines()[0].endswith(second.split()[-1])
     assert main(["embed", "--json", *asked[:1], "--url", service.url]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 512
+    options = ["--dedup", "1", "--rerank", "kreciprocal", "--augment", "flip"]
+    assert main(["search", *asked, *options]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[2:] == ["+0", "05.jpg"]
     narrow = '{"must": [{"field": "width", "lt": 9}]}'
     assert main(["search", *asked, "--filter", narrow, "--min-score", "0.5"]) == 0
     assert capsys.readouterr().out == ""

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, SecretStr
 
 from index.bare_words import with_flag
+from index.searching.alike import Dedup
 from multigrain.config import Config, ConfigError, did_you_mean
 from multigrain.config_flags import EXIT_USAGE
 from multigrain.program import load_config, run_main
@@ -47,6 +48,16 @@ class _Search(_Connection):
     recall: float | None = Field(
         None, gt=0, le=1, description="recall@10 to search with instead of the tuned one"
     )
+    min_probability: float | None = Field(
+        None, ge=0, le=1, description="leave out neighbours that show the same thing with less"
+    )
+    rerank: Literal["none", "aqe", "kreciprocal"] = Field(
+        "none", description="another order than that of the cosines"
+    )
+    dedup: Dedup = Field(
+        default=False,
+        description="collapse near-duplicates: true, or the cosine from which two photos are some",
+    )
     filter: str | None = Field(
         None,
         description="conditions that the photos found must meet, as JSON: "
@@ -55,9 +66,16 @@ class _Search(_Connection):
 
     def parameters(self) -> SearchParameters:
         """What was given, as the client takes it; raises ConfigError."""
+        # Of the later ones only what was asked for: an older service knows none of them.
         parameters: SearchParameters = {"limit": self.limit}
+        if self.rerank != "none":
+            parameters["rerank"] = self.rerank
+        if self.dedup is not False:
+            parameters["dedup"] = self.dedup
         if self.min_score is not None:
             parameters["min_score"] = self.min_score
+        if self.min_probability is not None:
+            parameters["min_probability"] = self.min_probability
         if self.recall is not None:
             parameters["recall"] = self.recall
         if self.filter is not None:
@@ -69,6 +87,16 @@ class SearchCommand(_Search):
     """A search with a photo."""
 
     photo: Path = Field(description="photo to search with; may be given without the flag")
+    augment: Literal["none", "flip", "multiscale", "flip_multiscale"] = Field(
+        "none", description="what else to search with at once: mirror image, other sizes, or both"
+    )
+
+    def parameters(self) -> SearchParameters:
+        """What was given, as the client takes it; raises ConfigError."""
+        parameters = super().parameters()
+        if self.augment != "none":
+            parameters["augment"] = self.augment
+        return parameters
 
 
 class SimilarCommand(_Search):
@@ -160,7 +188,8 @@ def _print_hits(answer: SearchAnswer, output: str) -> None:
         print(json.dumps([hit.model_dump() for hit in answer.results], indent=2))
         return
     for hit in answer.results:
-        print(f"{hit.rank:4d}  {hit.score:.4f}  {hit.uri}")
+        collapsed = "" if answer.dedup_cosine is None else f"  +{hit.collapsed}"
+        print(f"{hit.rank:4d}  {hit.score:.4f}{collapsed}  {hit.uri}")
 
 
 class _Command(NamedTuple):
