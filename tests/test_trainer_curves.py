@@ -10,12 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multigrain.checkpoint import load_checkpoint, save_checkpoint
+from multigrain.config import ConfigError
+from multigrain.document import PoolingSpec
 from multigrain.exact_ranks import Truth
+from multigrain.model import MultiGrain
 from trainer.engine.processes import alone
 from trainer.evaluation.compared import Compared
 from trainer.evaluation.curves import RECALLS, interpolated, precision_recall_chart, roc_chart
+from trainer.evaluation.models import Change, write_changed
 from trainer.evaluation.scores import score_first
 from trainer.evaluation.sweeps import dimension_curves
+from trainer.finishing.exponent_use import exponent_of
 from trainer.protocols.test_set import Picture, QuerySet
 
 
@@ -44,7 +50,7 @@ def test_a_perfect_search_has_a_precision_of_one_at_every_recall() -> None:
     svg = precision_recall_chart(truth, Compared(rows, rows))
     assert len({y for _, y in places(svg)}) == 1
     with_wrong = Truth([np.array([(q + 1) % 6]) for q in range(6)], truth.junk)
-    assert places(precision_recall_chart(with_wrong, Compared(rows, rows))) != places(svg)
+    assert precision_recall_chart(with_wrong, Compared(rows, rows)) != svg
 
 
 def test_the_roc_goes_through_its_corners() -> None:
@@ -79,3 +85,25 @@ def test_dimensions_are_halved_as_a_shorter_whitening_would(tmp_path: Path) -> N
     expected = [(8.0, score(test_set, short)), (32.0, score(test_set, vectors))]
     assert np.array([curve.points[0], curve.points[-1]]) == pytest.approx(np.array(expected))
     assert [at for at, _ in curve.points] == [8, 16, 32]
+
+
+def test_a_changed_checkpoint_pools_as_one_made_so(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """With the exponent that is asked for, else the document's of that size, else the trained."""
+    size = load_checkpoint(tiny_checkpoint).document.preprocessing.size
+    write_changed(tiny_checkpoint, tmp_path / "own.safetensors", Change(None, 7.0))
+    for change, p in (
+        (Change(), 7),
+        (Change(size + 32), 3),
+        (Change(size + 32, 5.0), 5),
+        (Change(size, 2.0), 2),
+    ):
+        write_changed(tmp_path / "own.safetensors", tmp_path / "changed.safetensors", change)
+        model, document, _ = load_checkpoint(tmp_path / "changed.safetensors")
+        assert model.pool.p is not None
+        assert (float(model.pool.p), exponent_of(document)) == (p, p)
+        assert document.preprocessing.size == (change.size or size)
+    model, document, _ = load_checkpoint(tiny_checkpoint)
+    plain = document.model_copy(update={"pooling": PoolingSpec(kind="avg", p=None)})
+    save_checkpoint(tmp_path / "avg.safetensors", MultiGrain.build(plain), plain)
+    with pytest.raises(ConfigError, match="pooled by avg, which has no exponent"):
+        write_changed(tmp_path / "avg.safetensors", tmp_path / "b.safetensors", Change(None, 2.0))

@@ -59,7 +59,8 @@ def evaluate(config: EvaluateConfig, processes: "Processes") -> list["Result"]:
             cosines = pair_cosines(test_set, vectors)
             scores = score_pairs(test_set, cosines, seed=config.seed)
             results.append(Result(name, protocol, data, test_set, scores))
-            sections.append(pairs_section(results[-1], cosines, test_set.same))
+            if processes.is_first:
+                sections.append(pairs_section(results[-1], cosines, test_set.same))
             continue
         curves[name] += dimension_curves(test_set, vectors, embedder, score)
         rows = compare(config, test_set, vectors, processes)

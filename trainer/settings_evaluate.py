@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from multigrain.config import Config
 from trainer.settings_finish import Exponent, Size
@@ -11,6 +11,8 @@ from trainer.settings_finish import Exponent, Size
 
 class EvaluateConfig(Config):
     """Flags of the evaluation."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     checkpoint: Path = Field(description="checkpoint file to score")
     protocol: list[str] = Field(

@@ -18,6 +18,7 @@ from multigrain.ranking import Floats
 from trainer.engine.processes import Processes
 from trainer.evaluation.embed_pictures import embed_pictures
 from trainer.evaluation.embedding_cache import EmbeddingCache
+from trainer.finishing.exponent_use import set_exponent
 from trainer.protocols.test_set import Picture
 
 
@@ -103,6 +104,8 @@ def write_changed(checkpoint: Path, out: Path, change: Change) -> None:
     Raises CheckpointError, and ConfigError for an exponent of a pooling that has none.
     """
     model, document, _ = load_checkpoint(checkpoint)
+    # It pools as at its own size; at one without an exponent of its own the trained one holds.
+    set_exponent(model, document.pooling.p)
     pooling, preprocessing = document.pooling, document.preprocessing
     if change.exponent is not None and pooling.p is None:
         raise ConfigError(f"{checkpoint} is pooled by {pooling.kind}, which has no exponent")

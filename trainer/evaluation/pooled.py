@@ -75,12 +75,14 @@ def _pool(rows: Compared, truth: Truth, processes: Processes, background: Floats
     if background is not None:
         queries = normalised_queries(queries, background)
         gallery = normalised_gallery(gallery)
-    part = exact_search(queries, gallery, CANDIDATES)
+    most_junk = max((len(rows) for rows in truth.junk), default=0)
+    part = exact_search(queries, gallery, CANDIDATES + most_junk)
     parts = zip(*processes.gather(tuple(part)), strict=True)
     scores, found = (np.concatenate(some) for some in parts)
     relevant = np.split(truth.pairs()[1], np.cumsum(truth.num_positives())[:-1])
     right = np.stack([np.isin(*pair) for pair in zip(found, relevant, strict=True)])
     counted = ~np.stack([np.isin(*pair) for pair in zip(found, truth.junk, strict=True)])
+    counted &= counted.cumsum(axis=1) <= CANDIDATES
     query = np.broadcast_to(np.arange(len(found))[:, None], found.shape)[counted]
     best = np.argsort(-scores[counted], kind="stable")[:MOST_CANDIDATES]
     pairs = pool_pairs(scores[counted][best], right[counted][best])
