@@ -71,6 +71,7 @@ def publish(
         shards=shards,
         live=unpack_live(bitmap, num_ids=counts.next_id),
         dim=model.D,
+        mapped=True,
     )
     manifest = Manifest(
         generation=name,

@@ -253,6 +253,7 @@ def tune_search(
         shards=shard_parts(shop.layout, shop.journal),
         live=unpack_live(pack_live(live_ids, num_ids=next_id), num_ids=next_id),
         dim=shop.model.D,
+        mapped=True,  # a build's memory must not grow with its rows
     )
     queries = journal_queries(shop.layout, shop.journal, embedder, live_ids)
     search = tune(ranker, queries, target=target, num_threads=num_cpus())

@@ -127,7 +127,7 @@ def building_bytes(factory: str, *, num_rows: int, dim: int, shard_rows: int) ->
     """The most memory that training, encoding and publishing take beside what a process has.
 
     The largest of: the sample with its centroids and a block; a shard's lists with a block; and
-    the whole index as it is served, which is searched before it is published.
+    what searches take of an index whose lists stay in their files, before it is published.
     """
     shape = list_shape(factory, dim=dim)
     row, centroids = dim * _FLOAT_BYTES, shape.nlist * dim * _FLOAT_BYTES
@@ -144,5 +144,5 @@ def building_bytes(factory: str, *, num_rows: int, dim: int, shard_rows: int) ->
     lists = in_shard * (shape.row_bytes + _LABEL_BYTES)
     encoding = lists + 2 * centroids + block * copies
     parts = -(-num_rows // shard_rows)
-    served = footprint(factory, num_rows=num_rows, dim=dim, num_shards=parts).serving
-    return max(training, encoding, served)
+    whole = footprint(factory, num_rows=num_rows, dim=dim, num_shards=parts)
+    return max(training, encoding, whole.serving - whole.lists)
