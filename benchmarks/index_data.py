@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from multigrain.embedder import Prepared
 from multigrain.photo import PhotoError
+from multigrain.prepared import Prepared
 from multigrain.transforms import Preprocessing
 
 DIM = 512

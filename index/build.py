@@ -6,9 +6,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import ByteSize, Field, SecretStr
+from pydantic import ByteSize, Field, SecretStr, model_validator
 
 from index.embedding.place import Place, place_in
 from multigrain.config import Config
@@ -16,6 +16,7 @@ from multigrain.program import EXIT_INTERRUPTED, load_config, run_main
 
 if TYPE_CHECKING:
     from index.collection.reading import PhotoEmbedder
+    from index.embedding.blocks import AnyCrew
     from index.embedding.crew import Crew
     from index.embedding.messages import ModelName
     from multigrain.embedder import Embedder
@@ -74,11 +75,24 @@ class BuildConfig(Config):
     decode_threads: int | None = Field(
         default=None, ge=1, description="threads of a process that decode photos; none: one a core"
     )
+    engine: Literal["local", "ray"] = Field(
+        default="local", description="who reads and embeds: this machine, or a cluster of Ray's"
+    )
+    ray_address: str | None = Field(
+        default=None,
+        description="the cluster, as HOST:PORT or auto; none: RAY_ADDRESS, else one started here",
+    )
     worker_timeout_seconds: float = Field(
         default=600,
         gt=0,
         description="of several processes, how long one may be silent before the build gives up",
     )
+
+    @model_validator(mode="after")
+    def _ray_is_asked_for(self) -> Self:
+        if self.ray_address is not None and self.engine != "ray":
+            raise ValueError("ray_address: needs --engine ray")
+        return self
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             argv=sys.argv[1:] if argv is None else argv,
             environ=os.environ,
         )
+    if config.engine == "ray":
+        return run_main(lambda: _build_on_ray(config, place), prog=PROG)
     if place is None:
         return run_main(lambda: _build(config, None), prog=PROG)
     return run_main(lambda: _build_together(config, place), prog=PROG)
@@ -131,6 +147,16 @@ def _build_together(config: BuildConfig, place: Place) -> int:
         return EXIT_INTERRUPTED
 
 
+def _build_on_ray(config: BuildConfig, place: Place | None) -> int:
+    from index.embedding.ray_session import ray_session
+    from index.errors import WorkerError
+
+    if place is not None:
+        raise WorkerError("--engine ray starts its own processes: leave torchrun out")
+    with ray_session(config.ray_address):
+        return _build(config, None)
+
+
 def _embedder(config: BuildConfig, place: Place | None, model: "ModelName | None") -> "Embedder":
     """The model: in one of several processes on its own device, the first one's engine."""
     from multigrain.embedder import Embedder
@@ -149,7 +175,7 @@ def _embedder(config: BuildConfig, place: Place | None, model: "ModelName | None
     )
 
 
-def _build(config: BuildConfig, crew: "Crew | None") -> int:
+def _build(config: BuildConfig, together: "Crew | None") -> int:
     # Here, so that --help does not wait for torch.
     from index.builder import build_index
     from index.errors import IndexFolderError
@@ -159,14 +185,20 @@ def _build(config: BuildConfig, crew: "Crew | None") -> int:
     from index.summary import summary
 
     load_faiss()
-    embedder = _embedder(config, crew.place if crew else None, None)
+    embedder = _embedder(config, together.place if together else None, None)
     if config.device == "auto" and embedder.device == "cpu":
         print(f"{PROG}: no GPU is visible: the CPU does the work", file=sys.stderr)
     if config.plan:
         print(_plan(config, embedder))
         return 0
-    if crew:
-        crew.introduce(embedder)
+    crew: AnyCrew | None = together
+    if together:
+        together.introduce(embedder)
+    elif config.engine == "ray":
+        from index.embedding.ray_model import crew_on_ray
+
+        seconds = config.worker_timeout_seconds
+        crew = crew_on_ray(config.checkpoint, embedder, timeout_seconds=seconds)
     try:
         report = build_index(
             config.photos,

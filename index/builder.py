@@ -15,7 +15,7 @@ from index.collection.reading import PhotoEmbedder
 from index.collection.sources import Source, open_source
 from index.disk import full_disk_errors
 from index.embed import EmbedReport
-from index.embedding.crew import Crew
+from index.embedding.blocks import AnyCrew
 from index.encode import row_ranges
 from index.errors import IndexFolderError
 from index.faiss_module import load_faiss
@@ -105,7 +105,7 @@ def build_index(
     last: Stage = Stage.PUBLISH,
     steps: Steps = no_steps,
     announce: Callable[[str], None] = _say_nothing,
-    crew: Crew | None = None,
+    crew: AnyCrew | None = None,
     catalog: SecretStr | None = None,
 ) -> BuildReport:
     """Bring the index folder `out` up to date with the photo collections; raises IndexFolderError.

@@ -12,8 +12,7 @@ from index.catalog_journal import Journal
 from index.codebook.memory import PeakMemory, Taken
 from index.collection.known import KnownContents
 from index.collection.reading import PhotoEmbedder
-from index.embedding.blocks import BlockEmbedder, blocks_of
-from index.embedding.crew import Crew
+from index.embedding.blocks import AnyCrew, BlockEmbedder, blocks_of
 from index.embedding.ledger import DURABLE_ROWS, Ledger
 from index.embedding.model_rows import BATCHES_PER_BLOCK, batch_size_on
 from index.embedding.own_threads import OwnThreads
@@ -65,7 +64,7 @@ def embed_pending(
     verify_content: bool,
     progress: "Progress",
     steps: Steps,
-    crew: Crew | None = None,
+    crew: AnyCrew | None = None,
 ) -> EmbedReport:
     """Embed every pending photo of the collections in `bases` (number -> folder).
 
@@ -112,7 +111,7 @@ def _hands(
     embedder: PhotoEmbedder,
     bases: Mapping[int, Path],
     known: KnownContents,
-    crew: Crew | None,
+    crew: AnyCrew | None,
     *,
     num_threads: int,
 ) -> AbstractContextManager[BlockEmbedder]:

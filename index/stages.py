@@ -23,7 +23,7 @@ from index.collection.reading import PhotoEmbedder
 from index.collection.sources import Source, scan
 from index.collection.vanished import require_present
 from index.embed import EmbedReport, embed_pending
-from index.embedding.crew import Crew
+from index.embedding.blocks import AnyCrew
 from index.embedding.footprint import embedding_bytes
 from index.embedding.model_rows import batch_size_on
 from index.encode import encode_missing, require_encoded, row_ranges
@@ -134,7 +134,7 @@ def embed_photos(
     shard_rows: int,
     decode_threads: int,
     verify_content: bool = False,
-    crew: Crew | None = None,
+    crew: AnyCrew | None = None,
 ) -> EmbedReport:
     """Stage B: embed the scanned photos that have no row yet, and list those that are bad.
 

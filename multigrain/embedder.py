@@ -6,7 +6,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,9 @@ from multigrain.engine import (
     resolve_device,
 )
 from multigrain.errors import MultiGrainError
-from multigrain.exif import Taken
-from multigrain.photo import Photo, open_photo
+from multigrain.photo import open_photo
 from multigrain.photo_limits import DEFAULT_LIMITS, PhotoLimits
+from multigrain.prepared import Prepared, prepared, read_prepared
 from multigrain.transforms import Pixels, Preprocessing
 from multigrain.views import edited_view
 
@@ -37,17 +37,6 @@ Embeddings = npt.NDArray[np.float32]  # [N, D], unit rows
 
 class EmbeddingError(MultiGrainError):
     """A model that returned something which is not an embedding."""
-
-
-class Prepared(NamedTuple):
-    """A photo ready for the model: uint8 pixels [h, w, 3], and what its header said."""
-
-    pixels: Pixels
-    width: int
-    height: int
-    format: str
-    exif_rotated: bool
-    taken: Taken = Taken()
 
 
 class Embedder:
@@ -109,8 +98,7 @@ class Embedder:
 
     def read(self, source: bytes | Path, limits: PhotoLimits = DEFAULT_LIMITS) -> Prepared:
         """Decode and prepare one photo; raises PhotoError."""
-        photo = open_photo(source, min_side=self.preprocessing.min_side, limits=limits)
-        return self._prepared(photo)
+        return read_prepared(source, self.preprocessing, limits)
 
     def read_view(self, source: bytes | Path, *, kind: str, seed: int) -> Prepared:
         """Decode a photo and prepare an edited view of it, as multigrain.views makes them.
@@ -118,13 +106,8 @@ class Embedder:
         Raises PhotoError and ViewError.
         """
         photo = open_photo(source, min_side=self.preprocessing.min_side)
-        return self._prepared(photo._replace(image=edited_view(photo.image, kind=kind, seed=seed)))
-
-    def _prepared(self, photo: Photo) -> Prepared:
-        pixels = self.preprocessing.prepare(photo.image)
-        return Prepared(
-            pixels, photo.width, photo.height, photo.format, photo.exif_rotated, photo.taken
-        )
+        view = edited_view(photo.image, kind=kind, seed=seed)
+        return prepared(photo._replace(image=view), self.preprocessing)
 
     def embed_pixels(self, pixels: Sequence[Pixels], batch_size: int = 8) -> Embeddings:
         """Prepared pixels, of any of the rule's shapes, -> unit float32 [N, D] in their order.

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from index.builder import BuildReport, build_index
-from multigrain.embedder import EmbeddingError, Prepared
+from multigrain.embedder import EmbeddingError
 from multigrain.photo import Photo, open_photo
+from multigrain.prepared import Prepared
 from multigrain.transforms import Preprocessing
 from multigrain.views import VIEW_KINDS, edited_view
 

@@ -31,6 +31,7 @@ ONLY_IN = {
     "onnxruntime": ("multigrain/", "trainer/"),
     "pytorch_metric_learning": ("trainer/losses/pair_losses",),
     "pyarrow": ("multigrain/photo_list", "trainer/", "index/export_rows"),
+    "ray": ("index/embedding/ray_",),
     "tensorboard": ("trainer/engine/logbook",),
     "timm": ("multigrain/backbone", "trainer/"),
     "torchvision": ("multigrain/backbone", "trainer/"),

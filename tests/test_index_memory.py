@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 import index.embed
 from index.codebook.footprint import building_bytes
-from multigrain.embedder import Prepared
 from multigrain.engine import DeviceMemoryError
+from multigrain.prepared import Prepared
 
 
 class FullDevice(StubEmbedder):

@@ -31,7 +31,7 @@ from index.layout import Layout
 from index.plan import Plan, plan_build
 from index.rates import embed_rate
 from index.stages import Stage
-from multigrain.embedder import Prepared
+from multigrain.prepared import Prepared
 from multigrain.transforms import Preprocessing
 
 

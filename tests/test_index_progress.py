@@ -13,7 +13,7 @@ from index.builder import BuildReport
 from index.collection.meter import Meter
 from index.layout import Layout
 from index.summary import summary
-from multigrain.embedder import Prepared
+from multigrain.prepared import Prepared
 
 
 class SlowEmbedder(StubEmbedder):

@@ -17,8 +17,8 @@ from index.lock import adds_lock, take_lock
 from index.searcher import Searcher
 from index.steps import Steps, no_steps
 from index.store import EMBEDDING_DTYPE, Rows16
-from multigrain.embedder import Prepared
 from multigrain.files import write_via_temporary
+from multigrain.prepared import Prepared
 
 _NORM_TOLERANCE = 1e-3
 

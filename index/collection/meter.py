@@ -18,6 +18,15 @@ class Spent(NamedTuple):
     embedding: float
     num_bytes: int
 
+    def plus(self, other: "Spent") -> "Spent":
+        """Both together."""
+        return Spent(
+            self.reading + other.reading,
+            self.opening + other.opening,
+            self.embedding + other.embedding,
+            self.num_bytes + other.num_bytes,
+        )
+
 
 class Meter:
     """Seconds spent by `num_threads` readers and by the one loop that takes what they read.

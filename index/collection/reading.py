@@ -15,7 +15,7 @@ from multigrain.photo import PhotoError
 from multigrain.photo_limits import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
-    from multigrain.embedder import Prepared
+    from multigrain.prepared import Prepared
     from multigrain.transforms import Preprocessing
 
 

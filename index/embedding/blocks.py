@@ -1,13 +1,15 @@
 """Pending photos in blocks: what is embedded together, whoever embeds it."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.catalog_photos import PendingPhoto
-from index.collection.reading import ReadPhoto
+from index.collection.reading import PhotoEmbedder, ReadPhoto
 
 # Photos that were tried before do not count, so without it a block had no end.
 _MOST_SIZES = 16
@@ -52,6 +54,18 @@ class BlockEmbedder(Protocol):
     @property
     def seconds(self) -> float:
         """Seconds since the start."""
+
+
+class AnyCrew(Protocol):
+    """Those who embed for a build, where it is not its own process alone."""
+
+    def at_work(
+        self, embedder: PhotoEmbedder, bases: Mapping[int, Path], known_heads: NDArray[np.uint64]
+    ) -> AbstractContextManager[BlockEmbedder]:
+        """All of them, ready for the photos of the collections in `bases` (number -> folder).
+
+        `known_heads` are the heads of the hashes that have a row, ascending. Raises WorkerError.
+        """
 
 
 def blocks_of(

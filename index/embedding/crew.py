@@ -25,11 +25,6 @@ from multigrain.cpus import num_cpus
 _LEAVE_SECONDS = 5.0
 
 
-def model_name(embedder: PhotoEmbedder) -> ModelName:
-    """What rows of this model are told by."""
-    return ModelName(embedder.fingerprint, embedder.engine, embedder.precision)
-
-
 class Crew:
     """All processes of a build but the first, which holds this; a context that sends them home."""
 
@@ -44,7 +39,7 @@ class Crew:
         """Wait for the others, and name the model they are to open; raises WorkerError."""
         self._meet()
         for lane in self._lanes:
-            lane.send(model_name(embedder))
+            lane.send(ModelName.of(embedder))
 
     @contextmanager
     def at_work(
@@ -55,7 +50,7 @@ class Crew:
         Behind it, all cores of the machine are this process's again.
         """
         for lane in self._lanes:
-            self._require_model(lane, model_name(embedder))
+            self._require_model(lane, ModelName.of(embedder))
         with self._own_lane(embedder) as own:
             lanes = [own, *self._lanes]
             for lane in lanes:

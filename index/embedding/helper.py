@@ -4,7 +4,6 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from index.collection.reading import PhotoEmbedder
-from index.embedding.crew import model_name
 from index.embedding.meeting import join
 from index.embedding.messages import End, Failed, Joined, ModelName
 from index.embedding.place import Place
@@ -35,7 +34,7 @@ def help_build(
     except MultiGrainError as error:
         connection.send(Failed(str(error)))
         return _status_in_the_end(connection)
-    connection.send(Joined(model_name(embedder), num_threads))
+    connection.send(Joined(ModelName.of(embedder), num_threads))
     return Worker(connection, embedder, num_threads=num_threads).serve()
 
 

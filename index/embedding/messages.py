@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.catalog_photos import PendingPhoto
 from index.collection.meter import Spent
-from index.collection.reading import ReadPhoto
+from index.collection.reading import PhotoEmbedder, ReadPhoto
+
+_NO_PIXELS = np.empty(0, np.uint8)
 
 
 class ModelName(NamedTuple):
@@ -18,6 +20,11 @@ class ModelName(NamedTuple):
     fingerprint: str
     engine: str
     precision: str
+
+    @classmethod
+    def of(cls, embedder: PhotoEmbedder) -> Self:
+        """What rows of this model are told by."""
+        return cls(embedder.fingerprint, embedder.engine, embedder.precision)
 
 
 class Hello(NamedTuple):
@@ -84,3 +91,10 @@ class End(NamedTuple):
 
 FromWorker = Hello | Joined | Read | Rows | Failed
 ToWorker = ModelName | Begin | Deal | Wanted | End
+
+
+def without_pixels(photo: ReadPhoto) -> ReadPhoto:
+    """A photo as it is reported: its pixels stay where it was read."""
+    if photo.prepared is None:
+        return photo
+    return photo._replace(prepared=photo.prepared._replace(pixels=_NO_PIXELS))

@@ -19,14 +19,23 @@ from index.collection.known import has_head
 from index.collection.meter import Meter
 from index.collection.photo_file import read_photo_file
 from index.collection.reading import PhotoEmbedder, ReadPhoto, read_photo
-from index.embedding.messages import Begin, Deal, End, Failed, FromWorker, Read, Rows, Wanted
+from index.embedding.messages import (
+    Begin,
+    Deal,
+    End,
+    Failed,
+    FromWorker,
+    Read,
+    Rows,
+    Wanted,
+    without_pixels,
+)
 from index.embedding.model_rows import batch_size_on, rows_of
 from multigrain.errors import MultiGrainError
 
 EXIT_ALONE = 1
 # Handing photos to a thread costs a tenth of a millisecond.
 _HANDFUL = 4
-_NO_PIXELS = np.empty(0, np.uint8)
 _logger = logging.getLogger(__name__)
 Given = ParamSpec("Given")
 
@@ -88,7 +97,7 @@ class Worker:
     def _report(self, number: int, read: Sequence[Future[list[ReadPhoto]]]) -> None:
         photos = [photo for part in read for photo in part.result()]
         self._blocks[number] = photos
-        self._send(Read(number, [_without_pixels(photo) for photo in photos]))
+        self._send(Read(number, [without_pixels(photo) for photo in photos]))
 
     def _embed(self, number: int, are_wanted: Sequence[bool]) -> None:
         both = zip(self._blocks.pop(number), are_wanted, strict=True)
@@ -129,9 +138,3 @@ def _all(
     read: Callable[[PendingPhoto], ReadPhoto], photos: Sequence[PendingPhoto]
 ) -> list[ReadPhoto]:
     return [read(photo) for photo in photos]
-
-
-def _without_pixels(photo: ReadPhoto) -> ReadPhoto:
-    if photo.prepared is None:
-        return photo
-    return photo._replace(prepared=photo.prepared._replace(pixels=_NO_PIXELS))

@@ -13,7 +13,7 @@ from index.manifest import CanaryPart, Manifest, canary
 from index.searching.ranker import Ranker
 
 if TYPE_CHECKING:
-    from multigrain.embedder import Prepared
+    from multigrain.prepared import Prepared
 
 _NUM_CANARIES = 8
 _NUM_NEIGHBOURS = 10

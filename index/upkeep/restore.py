@@ -30,7 +30,7 @@ from multigrain.files import fsync_folder, sha256_of
 from multigrain.photo import PhotoError
 
 if TYPE_CHECKING:
-    from multigrain.embedder import Prepared
+    from multigrain.prepared import Prepared
 
 _NORM_TOLERANCE = 1e-3
 _BATCH = 8

@@ -13,8 +13,9 @@ from pydantic import SecretStr
 from index.current import Pointer, read_current
 from index.layout import Layout
 from index.searcher import Searcher
-from multigrain.embedder import Embedder, Embeddings, Prepared
+from multigrain.embedder import Embedder, Embeddings
 from multigrain.errors import MultiGrainError
+from multigrain.prepared import Prepared
 from multigrain.transforms import Pixels
 from service.plain_json import plain_text
 from service.serving.engine import Engine
