@@ -22,12 +22,25 @@ class Pointer(NamedTuple):
     generation: str
     sha256: str
 
+    @property
+    def line(self) -> bytes:
+        """What CURRENT holds."""
+        return f"{self.generation}.json {self.sha256}\n".encode()
+
 
 def read_current(layout: Layout) -> Pointer | None:
     """What CURRENT names; None where it is missing or cannot be understood."""
     try:
-        words = layout.current.read_text("utf-8").split()
-    except (OSError, UnicodeDecodeError):
+        return parse_pointer(layout.current.read_bytes())
+    except OSError:
+        return None
+
+
+def parse_pointer(data: bytes) -> Pointer | None:
+    """The bytes of a CURRENT; None where they cannot be understood."""
+    try:
+        words = data.decode().split()
+    except UnicodeDecodeError:
         return None
     if len(words) != 2 or not _MANIFEST_NAME.fullmatch(words[0]):  # noqa: PLR2004 - file and hash
         return None
@@ -111,5 +124,4 @@ def write_manifest(layout: Layout, manifest: Manifest, *, steps: Steps) -> Point
 
 def write_current(layout: Layout, pointer: Pointer, *, steps: Steps) -> None:
     """Make a generation the live one."""
-    line = f"{pointer.generation}.json {pointer.sha256}\n"
-    write_whole(layout.current, line.encode(), steps=steps)
+    write_whole(layout.current, pointer.line, steps=steps)

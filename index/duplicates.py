@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,7 @@ from index.errors import IndexFolderError
 from index.searching.alike import DUPLICATE_PROBABILITY
 from multigrain.config import Config
 from multigrain.files import write_via_temporary
+from multigrain.locations import Location
 from multigrain.program import load_config, run_main
 
 if TYPE_CHECKING:
@@ -28,7 +30,10 @@ _MOST_PRINTED = 20
 class DuplicatesConfig(Config):
     """What counts as near, and where the groups are written."""
 
-    index: Path = Field(description="index folder")
+    index: Location = Field(description="index folder, or its URL, such as s3://bucket/photos")
+    cache_dir: Path | None = Field(
+        default=None, description="where an index of a URL is kept; none: the user's cache"
+    )
     catalog: SecretStr | None = catalog_field()
     threshold: float | None = Field(
         default=None, ge=-1, le=1, description="cosine from which two photos are near-duplicates"
@@ -67,9 +72,11 @@ def _report(config: DuplicatesConfig) -> int:
     # Here, so that --help does not wait for faiss.
     from index.grouping.groups import Method, find_groups
     from index.grouping.page import groups_page
+    from index.replica.source import IndexSource
     from index.searcher import Searcher
 
-    with closing(Searcher.open(config.index, catalog=config.catalog)) as searcher:
+    source = IndexSource(config.index, cache_dir=config.cache_dir)
+    with closing(source.open(partial(Searcher.open, catalog=config.catalog))) as searcher:
         threshold = _threshold(config, searcher)
         groups = find_groups(searcher, threshold=threshold, method=Method(config.method))
         title = _title(groups, threshold=threshold, num_live=searcher.num_live)

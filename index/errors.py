@@ -40,6 +40,10 @@ class ChangesRefusedError(IndexFolderError):
     """Adds and deletes are not taken: the folder is read-only, or made before there were any."""
 
 
+class OnlyReadError(ChangesRefusedError):
+    """The folder is a copy of an index in an object store, which nobody changes here."""
+
+
 class NotWriterError(IndexFolderError):
     """Another process is the one whose adds and deletes are taken."""
 

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from pydantic import Field, SecretStr
 from index.catalog_setting import catalog_field
 from multigrain.config import Config
 from multigrain.files import write_via_temporary
+from multigrain.locations import Location
 from multigrain.program import load_config, run_main
 
 if TYPE_CHECKING:
@@ -27,7 +29,10 @@ Part = tuple[str, "list[Line]"]
 class EvaluateConfig(Config):
     """What is asked of which index."""
 
-    index: Path = Field(description="index folder")
+    index: Location = Field(description="index folder, or its URL, such as s3://bucket/photos")
+    cache_dir: Path | None = Field(
+        default=None, description="where an index of a URL is kept; none: the user's cache"
+    )
     catalog: SecretStr | None = catalog_field()
     checkpoint: Path | None = Field(
         default=None, description="checkpoint file; unset: the one in the index folder"
@@ -83,12 +88,14 @@ def evaluate(config: EvaluateConfig) -> list[Part]:
     from index.judging.exponents import exponent_lines
     from index.judging.losses import dimension_lines, search_lines
     from index.judging.questions import listed_questions, view_questions
+    from index.replica.source import IndexSource
     from index.searcher import Searcher
     from multigrain.cpus import num_cpus
     from multigrain.embedder import Embedder
 
     threads = num_cpus()
-    with closing(Searcher.open(config.index, catalog=config.catalog)) as searcher:
+    source = IndexSource(config.index, cache_dir=config.cache_dir)
+    with closing(source.open(partial(Searcher.open, catalog=config.catalog))) as searcher:
         checkpoint = config.checkpoint or searcher.checkpoint_path
         embedder = Embedder.open(checkpoint, device=config.device)
         searcher.require_model(embedder)

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr
 
 from index.catalog_setting import catalog_field
 from multigrain.config import Config
+from multigrain.locations import Location
 from multigrain.program import load_config, run_main
 
 PROG = "index.export"
@@ -17,7 +18,10 @@ PROG = "index.export"
 class ExportConfig(Config):
     """Which index, and where to."""
 
-    index: Path = Field(description="index folder")
+    index: Location = Field(description="index folder, or its URL, such as s3://bucket/photos")
+    cache_dir: Path | None = Field(
+        default=None, description="where an index of a URL is kept; none: the user's cache"
+    )
     catalog: SecretStr | None = catalog_field()
     out: Path = Field(
         description="file to write: .npy (a .jsonl with the paths beside) or .parquet"
@@ -39,8 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _export(config: ExportConfig) -> int:
     # Here, so that --help does not wait for it.
     from index.export_rows import export_index
+    from index.replica.source import IndexSource
 
-    num_rows = export_index(config.index, config.out, catalog=config.catalog)
+    root = IndexSource(config.index, cache_dir=config.cache_dir).ready()
+    num_rows = export_index(root, config.out, catalog=config.catalog)
     print(f"wrote {num_rows} rows to {config.out}")
     return 0
 

@@ -70,6 +70,11 @@ class Layout(NamedTuple):
         return self.root / "added.jsonl"
 
     @property
+    def origin(self) -> Path:
+        """The address of the index that a folder is a copy of."""
+        return self.root / "ORIGIN"
+
+    @property
     def lock(self) -> Path:
         """The builder's flock."""
         return self.root / "LOCK"

@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from index.errors import BuilderBusyError, IndexFolderError
+from index.errors import BuilderBusyError, IndexFolderError, OnlyReadError
+from index.layout import Layout
 
 # A holder appends a line or starts a segment, which takes milliseconds unless the disk hangs.
 _ADDS_TIMEOUT_SECONDS = 10.0
 _ADDS_RETRY_SECONDS = 0.005
+# Another process may be fetching a large generation, which then is there for both.
+_COPY_TIMEOUT_SECONDS, _COPY_RETRY_SECONDS = 3600.0, 0.1
 
 
 @contextmanager
@@ -32,15 +35,37 @@ def builder_lock(path: Path) -> Iterator[None]:
 @contextmanager
 def adds_lock(path: Path) -> Iterator[None]:
     """Hold the journal's lock for one change; raises IndexFolderError after waiting in vain."""
+    with _waited_for(path, seconds=_ADDS_TIMEOUT_SECONDS, retry_seconds=_ADDS_RETRY_SECONDS):
+        yield
+
+
+@contextmanager
+def copy_lock(path: Path) -> Iterator[None]:
+    """Hold a copy's LOCK while it is brought up to date; raises as `adds_lock`."""
+    with _waited_for(path, seconds=_COPY_TIMEOUT_SECONDS, retry_seconds=_COPY_RETRY_SECONDS):
+        yield
+
+
+@contextmanager
+def _waited_for(path: Path, *, seconds: float, retry_seconds: float) -> Iterator[None]:
     with _opened(path) as file:
-        give_up_at = time.monotonic() + _ADDS_TIMEOUT_SECONDS
+        give_up_at = time.monotonic() + seconds
         while not _lock(file, fcntl.LOCK_EX):
             if time.monotonic() > give_up_at:
                 raise IndexFolderError(
-                    f"{path}: held by another process for {_ADDS_TIMEOUT_SECONDS:g} s; try again"
+                    f"{path}: held by another process for {seconds:g} s; try again"
                 )
-            time.sleep(_ADDS_RETRY_SECONDS)
+            time.sleep(retry_seconds)
         yield
+
+
+def require_original(layout: Layout) -> None:
+    """Refuse to change a copy of an index that lies elsewhere; raises OnlyReadError."""
+    if layout.origin.exists():
+        raise OnlyReadError(
+            f"{layout.root}: a copy of {layout.origin.read_text('utf-8').strip()}, which is only "
+            "read; change the folder it was pushed from, build and push again"
+        )
 
 
 def take_lock(path: Path) -> BinaryIO | None:

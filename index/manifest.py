@@ -186,6 +186,12 @@ class Manifest(_Part):
     calibration: CalibrationPart | None = None
     canaries: list[CanaryPart] = []
 
+    @property
+    def files(self) -> list[FilePart]:
+        """The files it names with their checksums: all but those of the shards."""
+        held = [self.checkpoint] if self.checkpoint else []
+        return [self.tombstones, self.catalog, *self.codebook_files, *held]
+
     def to_bytes(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces."""
         return canonical_json(self.model_dump(mode="json"))

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from index.catalog_publishing import CatalogServer
@@ -34,6 +34,18 @@ def retire(
     parent = _read(layout, live.parent) if live.parent else None
     has_use = parent is not None and _has_files(layout, parent)
     needed = {live.generation, live.parent if has_use else None}
+    retire_but(layout, needed, steps=steps, server=server, begun=begun)
+
+
+def retire_but(
+    layout: Layout,
+    needed: Collection[str | None],
+    *,
+    steps: Steps,
+    server: CatalogServer | None = None,
+    begun: str = "",
+) -> None:
+    """The same, of all generations but these and those being read."""
     old = [
         layout.manifest(name)
         for name in generations(layout)

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -13,6 +14,7 @@ from index.bare_words import with_flag
 from index.catalog_setting import catalog_field
 from index.searching.alike import DUPLICATE_COSINE, DUPLICATE_PROBABILITY, NUM_COMPARED, Dedup
 from multigrain.config import Config, ConfigError
+from multigrain.locations import Location
 from multigrain.program import load_config, run_main
 
 if TYPE_CHECKING:
@@ -28,7 +30,10 @@ _LONG_FORMS = {"--json": ["--output", "json"]}
 class SearchConfig(Config):
     """What a search is asked."""
 
-    index: Path = Field(description="index folder")
+    index: Location = Field(description="index folder, or its URL, such as s3://bucket/photos")
+    cache_dir: Path | None = Field(
+        default=None, description="where an index of a URL is kept; none: the user's cache"
+    )
     catalog: SecretStr | None = catalog_field()
     photo: Path = Field(description="photo to search with; may be given without the flag")
     limit: int = Field(default=10, ge=1, description="neighbours to print")
@@ -118,15 +123,18 @@ def _with_flags(argv: Sequence[str]) -> list[str]:
 
 def _search(config: SearchConfig) -> int:
     # Here, so that --help does not wait for torch.
+    from index.replica.source import IndexSource
     from index.searcher import Searcher
     from index.searching.where import parse_filters
     from multigrain.augmented import Augment, embed_augmented
     from multigrain.embedder import Embedder
 
     filters = parse_filters(config.where)
-    searcher = Searcher.open(
-        config.index, mapped=config.mapped, device=config.search_device, catalog=config.catalog
+    source = IndexSource(config.index, cache_dir=config.cache_dir)
+    opener = partial(
+        Searcher.open, mapped=config.mapped, device=config.search_device, catalog=config.catalog
     )
+    searcher = source.open(opener)
     try:
         if config.min_probability is not None:
             searcher.require_calibration()

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from pydantic import Field, SecretStr
 
 from index.catalog_setting import catalog_field
 from multigrain.config import Config
+from multigrain.locations import Location
 from multigrain.program import load_config, run_main
 
 PROG = "index.stats"
@@ -20,7 +22,10 @@ PROG = "index.stats"
 class StatsConfig(Config):
     """Which index, and in which form."""
 
-    index: Path = Field(description="index folder")
+    index: Location = Field(description="index folder, or its URL, such as s3://bucket/photos")
+    cache_dir: Path | None = Field(
+        default=None, description="where an index of a URL is kept; none: the user's cache"
+    )
     catalog: SecretStr | None = catalog_field()
     output: Literal["text", "json"] = Field(default="text", description="form of the answer")
 
@@ -38,7 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print(config: StatsConfig) -> int:
-    stats = read_stats(config.index, catalog=config.catalog)
+    from index.replica.source import IndexSource
+
+    source = IndexSource(config.index, cache_dir=config.cache_dir)
+    stats = source.open(partial(read_stats, catalog=config.catalog))
     if config.output == "json":
         print(json.dumps(stats, indent=2))
     else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from multigrain.config import Config
+from multigrain.locations import Location
 from multigrain.program import load_config, run_main
 
 if TYPE_CHECKING:
@@ -26,13 +27,17 @@ _MAX_PASSES = 3
 class VerifyConfig(Config):
     """What is to be checked."""
 
-    index: Path = Field(description="index folder")
+    index: Location = Field(description="index folder, or its URL, such as s3://bucket/photos")
+    cache_dir: Path | None = Field(
+        default=None, description="where an index of a URL is kept; none: the user's cache"
+    )
     deep: bool = Field(
         default=False, description="read every byte, row and id; else sizes, headers, counts"
     )
     repair: bool = Field(
         default=False,
-        description="make damaged files again from the others, remove those a build makes again",
+        description="make damaged files again from the others, remove those a build makes again; "
+        "of a URL: fetch them again",
     )
     output: Literal["text", "json"] = Field(default="text", description="form of the answer")
 
@@ -53,13 +58,17 @@ def _verify(config: VerifyConfig) -> int:
     # Here, so that --help does not wait for faiss.
     from index.faiss_module import load_faiss
     from index.layout import Layout
+    from index.replica.source import IndexSource
     from index.upkeep.check import check_folder
 
     load_faiss()
-    layout = Layout(config.index.absolute())
+    source = IndexSource(config.index, cache_dir=config.cache_dir)
+    if source.is_remote and config.repair:
+        source.update(deep=True)
+    layout = Layout(source.ready().absolute())
     found = check_folder(layout, deep=config.deep)
     repairs = list["Repair"]()
-    if config.repair and found.faults:
+    if config.repair and found.faults and not source.is_remote:
         repairs, found = _repaired(layout, found, deep=config.deep)
     print(_answer(config, layout, found, repairs))
     return EXIT_DAMAGED if found.faults else 0

@@ -16,7 +16,7 @@ from index.collection.reading import PhotoEmbedder
 from index.current import current_manifest, live_manifest
 from index.faiss_gpu import FaissDevice
 from index.layout import Layout
-from index.lock import builder_lock
+from index.lock import builder_lock, require_original
 from index.manifest import Manifest, ModelPart
 from index.prepare import open_journal, take_checkpoint
 from index.steps import Steps, no_steps
@@ -60,6 +60,7 @@ def open_workshop(
     belongs to another checkpoint, IndexFolderError where its journal cannot be used.
     """
     layout = Layout(Path(out).absolute())
+    require_original(layout)
     layout.create()
     with builder_lock(layout.lock):
         take_checkpoint(layout, checkpoint, fingerprint=embedder.fingerprint, steps=steps)
@@ -87,6 +88,7 @@ def reopen_workshop(
     """Open a published index folder for stages that embed no photo; raises as `open_workshop`."""
     layout = Layout(Path(root).absolute())
     parent = live_manifest(layout)
+    require_original(layout)
     with builder_lock(layout.lock):
         remove_temporaries(layout)
         with open_journal(layout, steps=steps) as journal:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, model_va
 from pydantic.fields import FieldInfo
 
 from multigrain.errors import MultiGrainError
+from multigrain.locations import Url, is_url
 
 
 class ConfigError(MultiGrainError):
@@ -51,6 +52,21 @@ class Config(BaseModel):
             for key, value in values.items()
         }
 
+    @model_validator(mode="before")
+    @classmethod
+    def _paths_are_no_urls(cls, values: Any) -> Any:
+        """Refuse an address where a path of this machine is wanted, before it is read as one."""
+        if not isinstance(values, Mapping):
+            return values
+        paths = {name for name, field in fields_of(cls).items() if _is_path(field.annotation)}
+        for key, value in values.items():
+            given = value if isinstance(value, list | tuple) else [value]
+            urls = [one for one in given if isinstance(one, str) and is_url(one)]
+            if public_name(key) in paths and urls:
+                flag = f"--{public_name(key).replace('_', '-')}"
+                raise ValueError(f"{flag} takes a path of this machine, not the URL {urls[0]}")
+        return values
+
     def to_yaml(self) -> str:
         """The resolved settings as YAML, itself a valid `--config` file."""
         return yaml.safe_dump(
@@ -76,6 +92,14 @@ def is_list(annotation: Any) -> bool:
     if typing.get_origin(annotation) in (types.UnionType, typing.Union):
         return any(is_list(member) for member in typing.get_args(annotation))
     return typing.get_origin(annotation) in (list, tuple)
+
+
+def _is_path(annotation: Any) -> bool:
+    """Whether what a field takes is a path, or several, and never an address."""
+    members = list(typing.get_args(annotation))
+    nested = (part for member in members for part in typing.get_args(member))
+    kinds = [annotation, *members, *nested]
+    return Path in kinds and Url not in kinds
 
 
 def is_secret(annotation: Any) -> bool:

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from multigrain.cache_folder import default_cache_dir
 from multigrain.checkpoint import Checkpoint, load_checkpoint
 from multigrain.cpus import num_cpus
 from multigrain.document import Document
 from multigrain.engine import (
     DeviceMemoryError,
     Engine,
-    default_cache_dir,
     open_engine,
     resolve_device,
 )

@@ -5,7 +5,6 @@ import logging
 import platform
 import shutil
 import time
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,12 +46,6 @@ class Engine(Protocol):
     def infer(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """uint8 [N, H, W, 3] of one shape -> unit float32 [N, E]; one caller at a time."""
         ...
-
-
-def default_cache_dir(environ: Mapping[str, str]) -> Path:
-    """The user's cache folder for converted models."""
-    base = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "multigrain"
 
 
 def resolve_device(device: str) -> str:

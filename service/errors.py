@@ -14,6 +14,7 @@ from index.errors import (
     ChangesRefusedError,
     IndexFolderError,
     NotWriterError,
+    OnlyReadError,
     RecallNotReachedError,
 )
 from multigrain.errors import MultiGrainError
@@ -190,6 +191,13 @@ def _from_refusal(error: ChangesRefusedError, request: Request) -> ProblemError:
     return ProblemError("forbidden", "the index folder takes no changes; the server's log says why")
 
 
+def _from_copy(error: OnlyReadError, request: Request) -> ProblemError:
+    logger.error("request %s: %s", request.state.request_id, error)
+    return ProblemError(
+        "forbidden", "this index is only read here: add and delete where it is built and pushed"
+    )
+
+
 def _from_other_writer(_error: NotWriterError, _request: Request) -> ProblemError:
     return ProblemError("not_writer", "another service takes the adds and deletes of this index")
 
@@ -209,6 +217,7 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any, Request], ProblemError]] 
     EngineDeadError: lambda error, _: ProblemError("engine_dead", str(error)),
     RecallNotReachedError: _from_recall,
     ChangesRefusedError: _from_refusal,
+    OnlyReadError: _from_copy,
     NotWriterError: _from_other_writer,
     IndexFolderError: _from_index,
 }

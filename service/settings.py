@@ -6,6 +6,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from index.catalog_setting import catalog_field
 from multigrain.config import Config
+from multigrain.locations import Location
 from multigrain.photo_limits import FORMATS, PhotoFormat
 from service.watching.logs import LogFormat
 
@@ -13,7 +14,9 @@ from service.watching.logs import LogFormat
 class Settings(Config):
     """Settings of `python -m service`; each is a flag and an environment variable."""
 
-    index: Path = Field(description="index folder, as made by index.build")
+    index: Location = Field(
+        description="index folder, as made by index.build, or the URL it was sent to by index.push"
+    )
     catalog: SecretStr | None = catalog_field()
     checkpoint: Path | None = Field(
         None, description="checkpoint file; default: the copy in the index folder"
@@ -37,7 +40,9 @@ class Settings(Config):
     )
     device: str = Field("auto", description="auto, cpu or cuda")
     cache_dir: Path | None = Field(
-        None, description="where converted CPU models are kept; default: the user's cache folder"
+        None,
+        description="where converted CPU models and the index of a URL are kept; default: the "
+        "user's cache folder",
     )
     max_batch: int | None = Field(
         None, ge=1, description="photos in one forward pass; default: 8, on a GPU 32"
@@ -104,8 +109,11 @@ class Settings(Config):
     revision: str | None = Field(
         None, description="commit this was built from, told by GET /version; images set it"
     )
-    reload_poll_s: float = Field(
-        0.0, ge=0, description="how often CURRENT is looked at for a new generation; 0: never"
+    reload_poll_s: float | None = Field(
+        None,
+        ge=0,
+        description="how often CURRENT is looked at for a new generation; 0: never; default: "
+        "never in a folder, every 30 seconds at a URL",
     )
     adds: bool = Field(
         False, description="take adds and deletes: POST /images, DELETE /images/{id}"

@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+from multigrain.cache_folder import default_cache_dir
 from multigrain.checkpoint import load_checkpoint, save_checkpoint
 from multigrain.embedder import Embedder, EmbeddingError
 from multigrain.engine import (
     DeviceError,
     DeviceMemoryError,
-    default_cache_dir,
     open_engine,
     resolve_device,
 )

@@ -36,6 +36,7 @@ ONLY_IN = {
     "timm": ("multigrain/backbone", "trainer/"),
     "torchvision": ("multigrain/backbone", "trainer/"),
     "PIL": ("multigrain/", "trainer/"),
+    "fsspec": ("multigrain/object_store.py",),
 }
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 

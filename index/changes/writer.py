@@ -13,7 +13,7 @@ from index.changes.record import Added, Deleted, Linked, to_line
 from index.changes.segment import Segment
 from index.errors import ChangesRefusedError, IndexFolderError, NotWriterError
 from index.layout import Layout
-from index.lock import adds_lock, take_lock
+from index.lock import adds_lock, require_original, take_lock
 from index.searcher import Searcher
 from index.steps import Steps, no_steps
 from index.store import EMBEDDING_DTYPE, Rows16
@@ -46,6 +46,7 @@ class ChangeWriter:
 
     def __init__(self, root: Path, *, steps: Steps = no_steps) -> None:
         self._layout, self._steps = Layout(Path(root)), steps
+        require_original(self._layout)
         try:
             held = take_lock(self._layout.adds_writer)
         except OSError as error:

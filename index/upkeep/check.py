@@ -55,7 +55,7 @@ def check_folder(layout: Layout, *, deep: bool) -> Found:
             faults.append(one)
         else:
             manifests.append(one)
-    files = {part.file: part for one in manifests for part in _file_parts(one)}
+    files = {part.file: part for one in manifests for part in one.files}
     for part in files.values():
         # Opening hashes the bitmap too, which is small.
         faults += _check_file(layout.root / part.file, part, deep=deep or _is_bitmap(part))
@@ -78,7 +78,7 @@ def check_folder(layout: Layout, *, deep: bool) -> Found:
 
 def check_generation(layout: Layout, manifest: Manifest) -> Iterator[Fault]:
     """The faults of the files one generation names, by every checksum."""
-    for part in _file_parts(manifest):
+    for part in manifest.files:
         yield from _check_file(layout.root / part.file, part, deep=True)
     for shard in manifest.shards:
         yield from check_shard_files(layout, shard, deep=True)
@@ -91,8 +91,7 @@ def _check_current(layout: Layout) -> Iterator[Fault]:
     if pointer is None:
         yield Fault(layout.current, "missing, or not the name and hash of a manifest")
         return
-    line = f"{pointer.generation}.json {pointer.sha256}\n"
-    if layout.current.read_bytes() != line.encode():
+    if layout.current.read_bytes() != pointer.line:
         yield Fault(layout.current, "not as it was written")
     if not layout.manifest(pointer.generation).exists():
         yield Fault(layout.manifest(pointer.generation), "missing, and CURRENT names it")
@@ -127,11 +126,6 @@ def _hashes(layout: Layout) -> dict[str, str]:
         except IndexFolderError:
             continue
     return hashes
-
-
-def _file_parts(manifest: Manifest) -> list[FilePart]:
-    held = [manifest.checkpoint] if manifest.checkpoint else []
-    return [manifest.tombstones, manifest.catalog, *manifest.codebook_files, *held]
 
 
 def _is_bitmap(part: FilePart) -> bool:

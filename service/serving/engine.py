@@ -4,12 +4,14 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import SecretStr
 
+from index.replica.source import IndexSource
 from index.searcher import Searcher
 from multigrain.augmented import Augment, decoded_side, embed_looks, looks_at
 from multigrain.embedder import Embedder
@@ -47,7 +49,7 @@ class Engine:
     @classmethod
     def open(
         cls,
-        index: Path,
+        source: IndexSource,
         *,
         checkpoint: Path | None,
         device: str,
@@ -66,7 +68,8 @@ class Engine:
 
         Raises MultiGrainError when the folder, the checkpoint or a canary is not as it should be.
         """
-        searcher = Searcher.open(index, mapped=mapped, device=search_device, catalog=catalog)
+        opener = partial(Searcher.open, mapped=mapped, device=search_device, catalog=catalog)
+        searcher = source.open(opener)
         try:
             path = checkpoint if checkpoint is not None else searcher.checkpoint_path
             embedder = Embedder.open(path, device=device, cache_dir=cache_dir)

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from index.current import Pointer, read_current
 from index.layout import Layout
+from index.replica.source import IndexSource
 from index.searcher import Searcher
 from multigrain.embedder import Embedder, Embeddings
 from multigrain.errors import MultiGrainError
@@ -42,7 +43,7 @@ class Reloader:
 
     def __init__(
         self,
-        root: Path,
+        source: IndexSource,
         engine: Engine,
         *,
         engine_thread: Executor,
@@ -51,15 +52,11 @@ class Reloader:
         catalog: SecretStr | None = None,
         note_end: Callable[[ReloadJob], None],
     ) -> None:
-        self._layout = Layout(root.absolute())
+        self._source, self._layout = source, Layout(source.root.absolute())
         self._engine = engine
         self._embedder = _OnEngineThread(engine.embedder, engine_thread)
         self._open = partial(
-            Searcher.open_current,
-            self._layout.root,
-            mapped=mapped,
-            device=search_device,
-            catalog=catalog,
+            Searcher.open_current, mapped=mapped, device=search_device, catalog=catalog
         )
         self._note_end = note_end
         self._lock = Lock()
@@ -101,10 +98,13 @@ class Reloader:
         while not self._over.wait(every_seconds):
             try:
                 self._look()
+            except MultiGrainError as error:
+                logger.warning("the index was not looked at for a new generation: %s", error)
             except Exception:  # whatever it was, the next look may see what was published
                 logger.exception("the index was not looked at for a new generation")
 
     def _look(self) -> None:
+        self._source.update()
         pointer = read_current(self._layout)
         with self._engine.generations.lease() as searcher:
             is_served = pointer is None or pointer.generation == searcher.generation
@@ -118,8 +118,9 @@ class Reloader:
 
     def _run(self, job: ReloadJob) -> None:
         try:
+            self._source.update()
             self._tried = read_current(self._layout)
-            searcher = self._opened()
+            searcher = self._source.mended(self._opened)
         except Exception as error:  # noqa: BLE001 - whatever it is, the one before answers on
             self._refuse(job, error)
             return
@@ -145,8 +146,9 @@ class Reloader:
             message = "the service has ended"
         elif isinstance(error, MultiGrainError):
             # Anyone may ask for the health: where the folder lies is not theirs to know.
-            root = str(self._layout.root)
-            said = str(error).replace(f"{root}/", "").replace(root, "the index")
+            said = str(error)
+            for root in {str(self._layout.root), self._source.address}:
+                said = said.replace(f"{root}/", "").replace(root, "the index")
             message = plain_text(said)  # it may name a file whose name is no UTF-8
             logger.warning("reload %s: the generation before stays: %s", job.id, error)
         else:
@@ -156,8 +158,8 @@ class Reloader:
         job.fail(message)
         self._note_end(job)
 
-    def _opened(self) -> Searcher:
-        searcher = self._open()
+    def _opened(self, root: Path) -> Searcher:
+        searcher = self._open(root)
         try:
             searcher.require_model(self._embedder)
             searcher.check_files()

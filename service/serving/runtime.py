@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal, NamedTuple, ParamSpec, TypeVar
 
+from index.replica.source import IndexSource
 from multigrain.cpus import num_cpus
 from multigrain.engine import resolve_device
 from multigrain.photo_limits import PhotoLimits
@@ -36,6 +37,9 @@ SCRAPE_SECONDS = 10.0
 # How long a batch waits for photos that are being decoded. On a CPU nothing else goes on then, and
 # a pass that is not full costs more than the wait; this bounds what one huge photo costs others.
 _MAX_WAIT_MS, _MAX_WAIT_MS_ON_CPU = 4.0, 200.0
+
+# One small object is asked for; a copy of an index needs no quicker news of it.
+_REMOTE_POLL_SECONDS = 30.0
 
 logger = logging.getLogger(__name__)
 
@@ -90,10 +94,11 @@ class Runtime:
     async def open(self) -> None:
         """Load, verify and warm everything, then begin to answer; raises MultiGrainError."""
         settings = self.settings
+        source = IndexSource(settings.index, cache_dir=settings.cache_dir)
         engine = await asyncio.get_running_loop().run_in_executor(
             self.engine_thread,
             lambda: Engine.open(
-                settings.index,
+                source,
                 checkpoint=settings.checkpoint,
                 device=settings.device,
                 cache_dir=settings.cache_dir,
@@ -120,7 +125,7 @@ class Runtime:
         )
         batcher.start()
         reloader = Reloader(
-            settings.index,
+            source,
             engine,
             engine_thread=self.engine_thread,
             mapped=settings.mapped,
@@ -128,10 +133,13 @@ class Runtime:
             catalog=settings.catalog,
             note_end=self.metrics.note_reload,
         )
-        if settings.reload_poll_s:
-            reloader.watch(settings.reload_poll_s)
+        poll_seconds = settings.reload_poll_s
+        if poll_seconds is None:
+            poll_seconds = _REMOTE_POLL_SECONDS if source.is_remote else 0.0
+        if poll_seconds:
+            reloader.watch(poll_seconds)
         watchdog = Watchdog(batcher, engine.test, executor=self.engine_thread)
-        changes = Changes(settings.index, engine)
+        changes = Changes(source.root, engine)
         changes.watch(settings.adds_poll_s)
         self.opened = Ready(engine, batcher, reloader, watchdog, changes)
 

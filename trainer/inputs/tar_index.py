@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from multigrain.engine import default_cache_dir
+from multigrain.cache_folder import default_cache_dir
 from multigrain.files import atomic_write_text
 
 _FORMAT = 2
