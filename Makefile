@@ -161,8 +161,12 @@ bench-service: install-dev  ## the service under load, beside LitServe and a pla
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/litserve litserve pyzmq psutil
 	$(BIN)/python -m benchmarks.service --litserve build/litserve $(if $(FULL),--full)
 
-bench-quality: install-dev  ## retrieval quality on the real photos of DATA
-	$(BIN)/python -m benchmarks.quality --data $(call quote,$(DATA)) --out build/quality --table docs/quality.md
+# A quick run fills no table: it leaves out what FULL=1 puts there. Vectors are kept in build/quality.
+QUALITY_FLAGS = $(if $(FULL),--full --table docs/quality.md)
+bench-quality: install-dev  ## retrieval quality on the real photos of DATA, and its speed; FULL=1: every step, the tables
+	status=0; $(BIN)/python -m benchmarks.quality --data $(call quote,$(DATA)) --out build/quality/indexes $(QUALITY_FLAGS) || status=1; \
+	  $(BIN)/python -m benchmarks.quality_steps --data $(call quote,$(DATA)) --out build/quality $(QUALITY_FLAGS) || status=1; \
+	  $(BIN)/python -m benchmarks.quality_speed $(QUALITY_FLAGS) || status=1; exit $$status
 
 bench-trainer: install-dev  ## the trainer's overhead, loss, loading, checkpoints; FULL=1: the whole protocol
 	$(BIN)/python -m benchmarks.trainer --data $(call quote,$(DATA)) $(if $(FULL),--full)
