@@ -115,6 +115,7 @@ def _changes(run: Run) -> list[Target]:
     changes = index_changes.measure(
         folder, run.views, build_seconds=seconds, num_queries=num_queries
     )
+    print(index_changes.table(changes))
     return index_changes.targets(changes, full=run.full)
 
 
