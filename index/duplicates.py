@@ -80,8 +80,7 @@ def _report(config: DuplicatesConfig) -> int:
         threshold = _threshold(config, searcher)
         groups = find_groups(searcher, threshold=threshold, method=Method(config.method))
         title = _title(groups, threshold=threshold, num_live=searcher.num_live)
-        print(title)
-        print("\n".join(_lines(groups)))
+        print("\n".join([title, *_lines(groups)]))
         if config.json_:
             document = _document(groups, searcher.generation, threshold)
             with write_via_temporary(config.json_) as temporary:

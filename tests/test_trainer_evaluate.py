@@ -312,3 +312,12 @@ def test_test_sets_that_cannot_be_meant_are_refused(
     """Before the checkpoint is opened."""
     with pytest.raises((ConfigError, ValueError), match=message):
         evaluate(settings(tmp_path / "none", tmp_path, tmp_path, **changes), alone())
+
+
+def test_a_file_in_the_place_of_the_results_is_refused_at_once(
+    manifest: Path, tmp_path: Path
+) -> None:
+    """Before the checkpoint is opened, which here is none."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="is a file: name a folder"):
+        evaluate(settings(tmp_path / "none", manifest, tmp_path / "file"), alone())

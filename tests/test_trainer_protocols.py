@@ -93,6 +93,13 @@ def test_a_manifest_without_queries_asks_for_every_instance(tmp_path: Path) -> N
     assert len(found.gallery) == 4
 
 
+def test_a_list_that_is_none_is_told_from_one_that_is_not_there(tmp_path: Path) -> None:
+    """With the columns it should have."""
+    for data, message in ((tmp_path / "none.csv", "is not there"), (tmp_path, "is not a list")):
+        with pytest.raises(ProtocolError, match=rf"{message}: give a \.csv .* path, instance"):
+            read("manifest", data)
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

@@ -47,6 +47,8 @@ def evaluate(config: EvaluateConfig, processes: "Processes") -> list["Result"]:
     from trainer.protocols.test_set import PairSet
 
     test_sets, others = read_test_sets(config), read_background(config)
+    if config.out.exists() and not config.out.is_dir():
+        raise ConfigError(f"--out {config.out} is a file: name a folder")
     models, score = models_of(config, processes), first_score(config, processes)
     embedder = models.open(Change(config.size, config.exponent))
     background = models.embed(embedder, others) if others else None

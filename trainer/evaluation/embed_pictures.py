@@ -68,8 +68,7 @@ def embed_pictures(
     if refused:
         more = f" and {len(refused) - _MOST_NAMED} more" if len(refused) > _MOST_NAMED else ""
         raise UnreadableError(
-            f"{len(refused)} photos of the test set cannot be read: "
-            f"{'; '.join(refused[:_MOST_NAMED])}{more}"
+            f"{len(refused)} photos cannot be read: {'; '.join(refused[:_MOST_NAMED])}{more}"
         )
     numbers = gather_rows(torch.tensor(mine, dtype=torch.int64).to(processes.device))
     rows = gather_rows(torch.from_numpy(vectors).to(processes.device)).cpu().numpy()

@@ -117,8 +117,9 @@ def verification(request: Request) -> PairSet:
 def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     """Rows of a list, `path` among their columns."""
     if not is_photo_list(path) or not path.is_file():
+        what = "is not a list" if path.exists() else "is not there"
         wanted = ", ".join(("path", *columns))
-        raise ProtocolError(f"{path} is not a .csv or .jsonl file with the columns {wanted}")
+        raise ProtocolError(f"{path} {what}: give a .csv or .jsonl file with the columns {wanted}")
     return [{"path": row.path, **row.attributes} for row in read_photo_list(path)]
 
 
