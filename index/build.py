@@ -12,6 +12,7 @@ from pydantic import ByteSize, Field, SecretStr, model_validator
 
 from index.embedding.place import Place, place_in
 from multigrain.config import Config
+from multigrain.locations import Location
 from multigrain.program import EXIT_INTERRUPTED, load_config, run_main
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ STAGES = Literal["scan", "embed", "train", "encode", "merge", "tune", "publish"]
 class BuildConfig(Config):
     """What a build is asked to do."""
 
-    photos: list[Path] = Field(
+    photos: list[Location] = Field(
         min_length=1,
-        description="folder, or CSV/JSONL list with a `path` column; repeatable",
+        description="folder, its URL in an object store, or CSV/JSONL list with a `path` column; "
+        "repeatable",
     )
-    checkpoint: Path = Field(description="checkpoint file of the model")
+    checkpoint: Location = Field(description="checkpoint file of the model, or its URL")
     out: Path = Field(description="index folder to make or update")
     catalog: SecretStr | None = Field(
         default=None,
@@ -73,7 +75,10 @@ class BuildConfig(Config):
     until: STAGES = Field(default="publish", description="last stage to run")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     decode_threads: int | None = Field(
-        default=None, ge=1, description="threads of a process that decode photos; none: one a core"
+        default=None,
+        ge=1,
+        description="threads of a process that decode photos; none: one a core, of a URL at least "
+        "16",
     )
     engine: Literal["local", "ray"] = Field(
         default="local", description="who reads and embeds: this machine, or a cluster of Ray's"
@@ -127,10 +132,12 @@ def _silent_unless_first(place: Place | None) -> Iterator[None]:
 
 
 def _build_together(config: BuildConfig, place: Place) -> int:
+    from index.collection.sources import num_readers
     from index.embedding.crew import Crew
     from index.embedding.helper import help_build
 
-    num_threads = config.decode_threads or place.num_threads
+    num_cores = place.num_threads
+    num_threads = config.decode_threads or num_readers(config.photos, num_cores=num_cores)
     seconds = config.worker_timeout_seconds
     if place.is_first:
         with Crew(place, num_threads=num_threads, timeout_seconds=seconds) as crew:
@@ -160,14 +167,15 @@ def _build_on_ray(config: BuildConfig, place: Place | None) -> int:
 def _embedder(config: BuildConfig, place: Place | None, model: "ModelName | None") -> "Embedder":
     """The model: in one of several processes on its own device, the first one's engine."""
     from multigrain.embedder import Embedder
+    from multigrain.fetched import local_file
 
     if place is None:
-        return Embedder.open(config.checkpoint, device=config.device)
+        return Embedder.open(local_file(config.checkpoint), device=config.device)
     import torch
 
     torch.set_num_threads(place.num_threads)
     return Embedder.open(
-        config.checkpoint,
+        local_file(config.checkpoint),
         device=place.device(config.device, torch.cuda.device_count()),
         engine=model.engine if model else "auto",
         precision=model.precision if model else "auto",
@@ -183,6 +191,7 @@ def _build(config: BuildConfig, together: "Crew | None") -> int:
     from index.layout import Layout
     from index.stages import Stage
     from index.summary import summary
+    from multigrain.fetched import local_file
 
     load_faiss()
     embedder = _embedder(config, together.place if together else None, None)
@@ -202,7 +211,7 @@ def _build(config: BuildConfig, together: "Crew | None") -> int:
     try:
         report = build_index(
             config.photos,
-            config.checkpoint,
+            local_file(config.checkpoint),
             config.out,
             embedder,
             factory=config.factory,

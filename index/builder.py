@@ -12,7 +12,7 @@ from index.codebook.footprint import Expected, MemoryCheck
 from index.codebook.memory import PeakMemory, Taken
 from index.codebook.train import Codebook
 from index.collection.reading import PhotoEmbedder
-from index.collection.sources import Source, open_source
+from index.collection.sources import Source, num_readers, open_source
 from index.disk import full_disk_errors
 from index.embed import EmbedReport
 from index.embedding.blocks import AnyCrew
@@ -41,6 +41,7 @@ from index.steps import Steps, no_steps
 from index.store import bytes_below
 from index.workshop import Workshop, open_workshop
 from multigrain.cpus import num_cpus
+from multigrain.locations import Url
 
 SHARD_ROWS = 1_000_000
 TARGET_RECALL = 0.95
@@ -89,7 +90,7 @@ def _say_nothing(_line: str) -> None:
 
 
 def build_index(
-    photos: Sequence[Path],
+    photos: Sequence[Path | Url],
     checkpoint: Path,
     out: Path,
     embedder: PhotoEmbedder,
@@ -122,7 +123,13 @@ def build_index(
     load_faiss()
     if factory is not None:
         num_lists(factory, dim=embedder.dim)
-    wanted = _Wanted(factory, ram, target_recall, shard_rows, decode_threads or num_cpus())
+    wanted = _Wanted(
+        factory,
+        ram,
+        target_recall,
+        shard_rows,
+        decode_threads or num_readers(photos, num_cores=num_cpus()),
+    )
     due = stages_between(first, last)
     sources = [open_source(path) for path in photos]
     scanned, embedded = None, None

@@ -12,6 +12,7 @@ from sqlalchemy import (
 )
 
 from index.catalog_dialects import Document, Number, Text
+from multigrain.locations import Url, is_url
 
 tables = MetaData()
 
@@ -104,6 +105,11 @@ PUBLISHED = (collection, content, photo, tombstone)
 UPLOADS_ROOT = "uploads/"
 
 
-def photo_file(root: str, path: str, *, index: Path) -> Path:
-    """The file a photo's row stands for in an index folder; an absolute path stays itself."""
+def photo_file(root: str, path: str, *, index: Path) -> Path | Url:
+    """The file a photo's row stands for in an index folder; an absolute path stays itself.
+
+    An address where the collection lies in an object store.
+    """
+    if is_url(root):
+        return Url(f"{posixpath.dirname(root)}/{path}")
     return Path(index, posixpath.dirname(root), path)

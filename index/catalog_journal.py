@@ -12,6 +12,7 @@ from index.catalog import collection, content, photo, photo_file
 from index.catalog_ids import live_ids
 from index.catalog_photos import PhotoJournal
 from index.staging import StagedShard
+from multigrain.locations import Url
 
 
 class NewContent(NamedTuple):
@@ -41,7 +42,7 @@ class ContentFiles(NamedTuple):
     id: int
     sha256: bytes
     num_bytes: int
-    files: list[Path]
+    files: list[Path | Url]
 
 
 class Journal(PhotoJournal):

@@ -20,6 +20,7 @@ from index.catalog_scan import (
     record_batch,
     record_first,
 )
+from multigrain.locations import Url
 
 _SCAN_BATCH = 10_000
 _PENDING_PAGE = 10_000
@@ -45,7 +46,7 @@ class BadPhoto(NamedTuple):
     error: str
 
     @property
-    def file(self) -> Path:
+    def file(self) -> Path | Url:
         """The file itself; added bytes were decoded before, so none lies in the index folder."""
         return photo_file(self.root, self.path, index=Path())
 

@@ -30,6 +30,7 @@ from index.catalog_questions import (
 from index.collection.photo_file import read_same_bytes
 from index.errors import IndexFolderError
 from index.searching.where import Filter
+from multigrain.locations import Url
 
 T = TypeVar("T")
 
@@ -51,8 +52,8 @@ class Entry(NamedTuple):
     index_root: Path
 
     @property
-    def files(self) -> list[Path]:
-        """All live files, absolute; made when asked for, since most searches never do."""
+    def files(self) -> list[Path | Url]:
+        """All live files, absolute, or addresses; made when asked for: most searches never do."""
         return [photo_file(root, path, index=self.index_root) for root, path in self.places]
 
 

@@ -21,6 +21,8 @@ from index.layout import Layout
 from index.staging import StagingWriter, recover
 from index.steps import Steps
 from multigrain.engine import DeviceMemoryError
+from multigrain.locations import Url
+from multigrain.object_store import ObjectStoreError
 
 if TYPE_CHECKING:
     from multigrain.progress import Progress
@@ -57,7 +59,7 @@ def embed_pending(
     layout: Layout,
     journal: Journal,
     embedder: PhotoEmbedder,
-    bases: Mapping[int, Path],
+    bases: Mapping[int, Path | Url],
     *,
     shard_rows: int,
     decode_threads: int,
@@ -70,7 +72,7 @@ def embed_pending(
 
     With `verify_content` every photo is read and hashed, and embedded when its bytes are new. The
     processes of a `crew` share the work, each with its own threads. Raises WorkerError when one
-    of them fails, DeviceMemoryError; blocks that are done are durable then.
+    of them fails, DeviceMemoryError, ObjectStoreError; blocks that are done are durable then.
     """
     staged = journal.staged()
     recover(layout, staged, dim=embedder.dim)
@@ -100,7 +102,7 @@ def embed_pending(
                 ledger.settle(block)
                 ledger.commit_when_due()
                 progress.update(ledger.num_photos, _note(ledger, hands))
-        except (DeviceMemoryError, WorkerError):
+        except (DeviceMemoryError, ObjectStoreError, WorkerError):
             ledger.commit()
             raise
         ledger.commit()
@@ -109,7 +111,7 @@ def embed_pending(
 
 def _hands(
     embedder: PhotoEmbedder,
-    bases: Mapping[int, Path],
+    bases: Mapping[int, Path | Url],
     known: KnownContents,
     crew: AnyCrew | None,
     *,

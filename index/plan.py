@@ -30,6 +30,7 @@ from index.manifest import Manifest
 from index.rates import embed_rate, index_rates
 from index.store import require_size
 from multigrain.cpus import num_cpus
+from multigrain.locations import Url, joined
 from multigrain.progress import duration
 
 _NUM_TIMED_PHOTOS = 8
@@ -81,7 +82,7 @@ class Plan(NamedTuple):
 
 
 def plan_build(
-    photos: Sequence[Path],
+    photos: Sequence[Path | Url],
     out: Path,
     embedder: PhotoEmbedder,
     *,
@@ -152,8 +153,8 @@ def _require_model(parent: Manifest, embedder: PhotoEmbedder, *, root: Path) -> 
 
 
 def _scan(
-    layout: Layout, parent: Manifest | None, photos: Sequence[Path]
-) -> tuple[Difference, list[str], list[Path]]:
+    layout: Layout, parent: Manifest | None, photos: Sequence[Path | Url]
+) -> tuple[Difference, list[str], list[Path | Url]]:
     """What all collections hold against the live generation, those that vanished, a few photos."""
     catalog = layout.root / parent.catalog.file if parent else None
     if parent and catalog:
@@ -171,10 +172,10 @@ def _scan(
     return Difference(*map(sum, totals)), [text for text in texts if text], sampled
 
 
-def _readable(sources: Iterable[Source], layout: Layout) -> Iterator[Path]:
+def _readable(sources: Iterable[Source], layout: Layout) -> Iterator[Path | Url]:
     for source in sources:
         found: Iterator[FoundPhoto] = scan(source, skip=layout.root)
-        yield from (source.base / one.path for one in found if one.error is None)
+        yield from (joined(source.base, one.path) for one in found if one.error is None)
 
 
 def _seconds(

@@ -17,6 +17,7 @@ from index.collection.photo_file import read_photo_file
 from index.collection.reading import PhotoEmbedder
 from index.faiss_encode import encode_rows
 from index.faiss_train import train_codebook
+from multigrain.locations import Url
 from multigrain.photo import PhotoError
 from multigrain.photo_limits import DEFAULT_LIMITS
 
@@ -34,7 +35,7 @@ class Rates(NamedTuple):
 
 def embed_rate(
     embedder: PhotoEmbedder,
-    photos: Sequence[Path],
+    photos: Sequence[Path | Url],
     *,
     num_threads: int,
     clock: Clock = time.perf_counter,

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from multigrain.config import Config
+from multigrain.locations import Location
 from multigrain.program import load_config, run_main
 
 PROG = "index.recover"
@@ -17,8 +18,8 @@ class RecoverConfig(Config):
     """Which index, and where its photos are."""
 
     index: Path = Field(description="index folder")
-    photos: list[Path] = Field(
-        min_length=1, description="folder or list the index was built from; repeatable"
+    photos: list[Location] = Field(
+        min_length=1, description="folder, URL or list the index was built from; repeatable"
     )
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
 

@@ -28,6 +28,7 @@ from index.searching.where import Filter
 from index.tuning.curve import search_depth
 from index.upkeep.check import check_generation
 from multigrain.calibration import Calibration
+from multigrain.locations import Url
 
 
 class Neighbour(NamedTuple):
@@ -273,12 +274,15 @@ class Searcher:
             )
         return self.calibration
 
-    def photo_path(self, id: int) -> Path | None:  # noqa: A002 - the index's word for a row
-        """The first live photo file of a content, absolute; None for an unknown or dead id."""
+    def photo_path(self, id: int) -> Path | Url | None:  # noqa: A002 - the index's word for a row
+        """The first live photo file of a content, absolute; None for an unknown or dead id.
+
+        An address where it lies in an object store, which is not asked whether it is there.
+        """
         entry = self._present.entries([id]).get(id)
         if entry is None:
             return None
-        return next((path for path in entry.files if path.is_file()), entry.files[0])
+        return next((one for one in entry.files if _may_be_there(one)), entry.files[0])
 
     def read_photo(self, id: int) -> bytes | None:  # noqa: A002 - the index's word for a row
         """The bytes of a content, from the first live file that still holds them; else None.
@@ -314,3 +318,7 @@ class Searcher:
         """Let the builder remove this generation; no search may follow."""
         self._catalog.close()
         self._held.close()
+
+
+def _may_be_there(file: Path | Url) -> bool:
+    return not isinstance(file, Path) or file.is_file()

@@ -40,6 +40,7 @@ from index.tuning.tuned import forget_tuned, is_tuning_due, last_tuned, write_tu
 from index.upkeep.restore import restage_lists, restore_rows
 from index.workshop import Workshop
 from multigrain.cpus import num_cpus
+from multigrain.locations import Url
 from multigrain.progress import Progress
 from multigrain.transforms import Preprocessing
 
@@ -142,7 +143,7 @@ def embed_photos(
     With `verify_content` the others are read too, and embedded when their bytes are new; a `crew`
     of processes shares the work.
     """
-    bases = dict[int, Path]()
+    bases = dict[int, Path | Url]()
     for source in sources:
         number = shop.journal.collection_id(source.root, created=shop.started)
         bases.setdefault(number, source.base)

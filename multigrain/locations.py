@@ -25,3 +25,8 @@ def to_location(value: Any) -> Any:
 
 # A setting that takes both.
 Location = Annotated[Path | Url, BeforeValidator(to_location)]
+
+
+def joined(base: Path | Url, path: str) -> Path | Url:
+    """What lies at a relative path below a location."""
+    return base / path if isinstance(base, Path) else Url(f"{base}/{path}")

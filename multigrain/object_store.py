@@ -28,6 +28,10 @@ class ObjectMissingError(ObjectStoreError):
     """Nothing lies at an address."""
 
 
+class ObjectDeniedError(ObjectStoreError):
+    """The store knows the caller, or nobody, and does not let them."""
+
+
 class StoredObject(NamedTuple):
     """What is known of an object without reading it.
 
@@ -134,7 +138,7 @@ class ObjectStore:
         except FileNotFoundError as error:
             raise ObjectMissingError(f"{self._address(name)}: not there") from error
         except PermissionError as error:
-            raise ObjectStoreError(
+            raise ObjectDeniedError(
                 f"{self._address(name)}: access denied ({error}); see the credentials in the "
                 "environment"
             ) from error

@@ -18,8 +18,8 @@ class Settings(Config):
         description="index folder, as made by index.build, or the URL it was sent to by index.push"
     )
     catalog: SecretStr | None = catalog_field()
-    checkpoint: Path | None = Field(
-        None, description="checkpoint file; default: the copy in the index folder"
+    checkpoint: Location | None = Field(
+        None, description="checkpoint file or its URL; default: the copy in the index folder"
     )
     mapped: bool = Field(
         False, description="read the index's lists from their files as needed, not into memory"

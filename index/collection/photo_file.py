@@ -6,6 +6,13 @@ from hashlib import sha256
 from pathlib import Path
 from stat import S_ISREG
 
+from multigrain.locations import Url, is_url
+from multigrain.object_store import (
+    ObjectDeniedError,
+    ObjectMissingError,
+    ObjectStore,
+    ObjectStoreError,
+)
 from multigrain.photo import PhotoError
 
 # What is no file, and a name no file can have, stay so until the scan sees another stat.
@@ -14,7 +21,13 @@ PATH_INVALID = "path_invalid"
 
 
 def read_photo_file(path: Path | str, *, max_bytes: int) -> bytes:
-    """The file's bytes; raises PhotoError, also for a pipe, a device, or more than `max_bytes`."""
+    """The file's bytes; raises PhotoError, also for a pipe, a device, or more than `max_bytes`.
+
+    A text may be the address of an object; raises ObjectStoreError where the store gives no
+    answer, which says nothing of the photo.
+    """
+    if isinstance(path, str) and is_url(path):
+        return _read_object(Url(path), max_bytes=max_bytes)
     try:
         # Not blocking: a pipe that nobody writes to would hold its reader for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -36,6 +49,18 @@ def read_photo_file(path: Path | str, *, max_bytes: int) -> bytes:
     return data
 
 
+def _read_object(url: Url, *, max_bytes: int) -> bytes:
+    try:
+        data = ObjectStore(url).read(max_bytes=max_bytes)
+    except ObjectMissingError as error:
+        raise PhotoError("photo_missing", f"{url}: vanished") from error
+    except ObjectDeniedError as error:
+        raise PhotoError("photo_unreadable", str(error)) from error
+    if len(data) > max_bytes:
+        raise PhotoError("payload_too_large", f"{url}: over {max_bytes} bytes")
+    return data
+
+
 def _read(descriptor: int, size: int, max_bytes: int) -> bytes:
     """A file's bytes, in one call while it keeps its size; one byte more than allowed, if grown."""
     data = os.read(descriptor, size + 1)
@@ -49,7 +74,7 @@ def _read(descriptor: int, size: int, max_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-def read_same_bytes(paths: Iterable[Path], digest: bytes, *, num_bytes: int) -> bytes | None:
+def read_same_bytes(paths: Iterable[Path | Url], digest: bytes, *, num_bytes: int) -> bytes | None:
     """The bytes with this sha256 from the first file that still holds them; else None.
 
     A file that was changed, or swapped for another photo, is not the one that was indexed.
@@ -57,8 +82,8 @@ def read_same_bytes(paths: Iterable[Path], digest: bytes, *, num_bytes: int) -> 
     for path in paths:
         try:
             data = read_photo_file(path, max_bytes=num_bytes)
-        except PhotoError:  # gone, or another file now: another path may hold the same bytes
-            continue
+        except (PhotoError, ObjectStoreError):
+            continue  # gone, or another file now: another path may hold the same bytes
         if sha256(data).digest() == digest:
             return data
     return None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from index.catalog_photos import PendingPhoto
 from index.collection.photo_file import read_photo_file
+from multigrain.locations import Url
 from multigrain.photo import PhotoError
 from multigrain.photo_limits import DEFAULT_LIMITS
 
@@ -71,12 +72,15 @@ class ReadPhoto(NamedTuple):
 def read_photo(
     photo: PendingPhoto,
     *,
-    bases: Mapping[int, Path],
+    bases: Mapping[int, Path | Url],
     read: Callable[[bytes], "Prepared"],
     content_id: Callable[[bytes], int | None],
     read_file: Callable[..., bytes] = read_photo_file,
 ) -> ReadPhoto:
-    """Read, hash and decode a pending photo below its collection's folder; never raises."""
+    """Read, hash and decode a pending photo below its collection's folder.
+
+    Raises ObjectStoreError, where a store gives no answer, and nothing else.
+    """
     digest, num_bytes = b"", 0
     try:
         # Not pathlib's "/", which takes longer than opening the file.

@@ -1,4 +1,4 @@
-"""Where photos come from: a folder's files, or a list with a path column.
+"""Where photos come from: a folder's files, here or in an object store, or a list of paths.
 
 Every regular file whose name, and whose folders' names, do not start with "." is a candidate:
 its content decides whether it is a photo. Scan order is the order of the paths' bytes.
@@ -6,18 +6,25 @@ its content decides whether it is a photo. Scan order is the order of the paths'
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, NamedTuple
 
 from index.catalog_scan import FoundPhoto
 from index.collection.photo_file import NOT_A_FILE, PATH_INVALID
+from index.collection.stored_photos import scan_objects
 from index.errors import IndexFolderError
+from multigrain.locations import Url
+from multigrain.object_store import ObjectMissingError, ObjectStore
 from multigrain.photo_list import is_photo_list, is_utf8, read_photo_list
 
 # SQLite's integers are signed, inode numbers are not.
 _INT63 = 2**63 - 1
+
+
+# A store answers after tens of milliseconds, in which a core decodes several photos.
+_REMOTE_READERS = 16
 
 
 # A name's sort key, and the name.
@@ -28,12 +35,13 @@ class Source(NamedTuple):
     """A collection to scan: its root as the catalog names it, and what stands there."""
 
     root: str
-    path: Path
+    path: Path | Url
 
     @property
-    def base(self) -> Path:
+    def base(self) -> Path | Url:
         """The folder its photos' paths start from."""
-        return Path(os.path.dirname(self.root))  # noqa: PTH120 - a folder's root ends in "/"
+        folder = os.path.dirname(self.root)  # noqa: PTH120 - a folder's root ends in "/"
+        return Path(folder) if isinstance(self.path, Path) else Url(folder)
 
 
 class _Folder(NamedTuple):
@@ -41,8 +49,13 @@ class _Folder(NamedTuple):
     inode: int
 
 
-def open_source(path: Path) -> Source:
-    """A folder or a CSV/JSONL list as a source; raises IndexFolderError for anything else."""
+def open_source(path: Path | Url) -> Source:
+    """A folder or a CSV/JSONL list as a source; raises IndexFolderError for anything else.
+
+    A folder of an object store too; raises ObjectStoreError.
+    """
+    if not isinstance(path, Path):
+        return _open_stored(path)
     absolute = os.path.abspath(path)  # noqa: PTH100 - links in the name stay as the user wrote them
     if not is_utf8(absolute):
         raise IndexFolderError(f"--photos {absolute!r}: the name is not UTF-8; rename the folder")
@@ -56,6 +69,22 @@ def open_source(path: Path) -> Source:
     raise IndexFolderError(f"--photos {path}: no such folder or list")
 
 
+def _open_stored(url: Url) -> Source:
+    if not is_utf8(url):
+        raise IndexFolderError(f"--photos {url!r}: the name is not UTF-8")
+    if is_photo_list(Path(url)):
+        raise IndexFolderError(
+            f"--photos {url}: lists are read from this machine, folders from an object store too"
+        )
+    try:
+        names = ObjectStore(url).folder()
+    except ObjectMissingError as error:
+        raise IndexFolderError(f"--photos {url}: no such folder") from error
+    if not names:
+        raise IndexFolderError(f"--photos {url}: no folder with objects in it")
+    return Source(f"{url}/", url)
+
+
 def _require_listable(root: Path) -> None:
     try:
         with os.scandir(root):
@@ -64,14 +93,22 @@ def _require_listable(root: Path) -> None:
         raise _unreadable(root, error) from error
 
 
+def num_readers(photos: Iterable[Path | Url], *, num_cores: int) -> int:
+    """How many threads read and decode: more than there are cores where they wait for a store."""
+    is_remote = any(not isinstance(one, Path) for one in photos)
+    return max(num_cores, _REMOTE_READERS if is_remote else 0)
+
+
 def scan(source: Source, *, skip: Path) -> Iterator[FoundPhoto]:
     """Every candidate of a source in scan order, leaving out the index folder `skip`, if any.
 
     A folder reached twice through links is entered once. Raises IndexFolderError for a folder
-    that cannot be listed, PhotoListError for a list that cannot be read.
+    that cannot be listed, PhotoListError for a list that cannot be read, ObjectStoreError.
     """
+    if not isinstance(source.path, Path):
+        return scan_objects(source.path)
     if is_photo_list(source.path) and not source.path.is_dir():
-        return _scan_list(source)
+        return _scan_list(source.path)
     entered = {_identity(skip.stat())} if skip.exists() else set[_Folder]()
     return _walk(source.path, entered)
 
@@ -189,14 +226,14 @@ def _readable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _scan_list(source: Source) -> Iterator[FoundPhoto]:
+def _scan_list(photos: Path) -> Iterator[FoundPhoto]:
     rows = dict[str, dict[str, Any]]()
-    for photo in read_photo_list(source.path):
+    for photo in read_photo_list(photos):
         rows.setdefault(os.path.normpath(photo.path), photo.attributes)
     for path in sorted(rows, key=str.encode):
         attributes = json.dumps(rows[path], sort_keys=True) if rows[path] else None
         label = label_of(rows[path].get("label"))
-        file = os.path.join(source.base, path)  # noqa: PTH118 - see _walk
+        file = os.path.join(photos.parent, path)  # noqa: PTH118 - see _walk
         found = _find(file, path, attributes=attributes, label=label)
         yield found or _failed(path, NOT_A_FILE, attributes=attributes, label=label)
 

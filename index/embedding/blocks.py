@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from index.catalog_photos import PendingPhoto
 from index.collection.reading import PhotoEmbedder, ReadPhoto
+from multigrain.locations import Url
 
 # Photos that were tried before do not count, so without it a block had no end.
 _MOST_SIZES = 16
@@ -60,7 +61,10 @@ class AnyCrew(Protocol):
     """Those who embed for a build, where it is not its own process alone."""
 
     def at_work(
-        self, embedder: PhotoEmbedder, bases: Mapping[int, Path], known_heads: NDArray[np.uint64]
+        self,
+        embedder: PhotoEmbedder,
+        bases: Mapping[int, Path | Url],
+        known_heads: NDArray[np.uint64],
     ) -> AbstractContextManager[BlockEmbedder]:
         """All of them, ready for the photos of the collections in `bases` (number -> folder).
 

@@ -21,6 +21,7 @@ from index.embedding.place import Place
 from index.embedding.worker import EXIT_ALONE, Worker
 from index.errors import WorkerError
 from multigrain.cpus import num_cpus
+from multigrain.locations import Url
 
 _LEAVE_SECONDS = 5.0
 
@@ -43,7 +44,10 @@ class Crew:
 
     @contextmanager
     def at_work(
-        self, embedder: PhotoEmbedder, bases: Mapping[int, Path], known_heads: NDArray[np.uint64]
+        self,
+        embedder: PhotoEmbedder,
+        bases: Mapping[int, Path | Url],
+        known_heads: NDArray[np.uint64],
     ) -> Iterator[Dealer]:
         """All processes, this one too, ready to read and embed; raises WorkerError.
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from index.catalog_photos import PendingPhoto
 from index.collection.meter import Spent
 from index.collection.reading import PhotoEmbedder, ReadPhoto
+from multigrain.locations import Url
 
 _NO_PIXELS = np.empty(0, np.uint8)
 
@@ -44,7 +45,7 @@ class Joined(NamedTuple):
 class Begin(NamedTuple):
     """To a worker: folders of the collections, and the heads of the hashes that have a row."""
 
-    bases: Mapping[int, Path]
+    bases: Mapping[int, Path | Url]
     known_heads: NDArray[np.uint64]
 
 

@@ -15,6 +15,7 @@ from index.collection.reading import PhotoEmbedder, ReadPhoto, read_photo
 from index.embedding.blocks import Claim, EmbeddedBlock
 from index.embedding.model_rows import BATCHES_PER_BLOCK, batch_size_on, rows_of
 from multigrain.ahead import in_order
+from multigrain.locations import Url
 
 
 class OwnThreads:
@@ -23,7 +24,7 @@ class OwnThreads:
     def __init__(
         self,
         embedder: PhotoEmbedder,
-        bases: Mapping[int, Path],
+        bases: Mapping[int, Path | Url],
         *,
         content_id: Callable[[bytes], int | None],
         num_threads: int,

@@ -20,6 +20,7 @@ from index.embedding.ray_blocks import Power, RayBlocks
 from index.embedding.ray_desk import start_desk
 from index.embedding.ray_stages import Block, EmbedBlocks, Reading, read_block
 from index.errors import WorkerError
+from multigrain.locations import Url
 from multigrain.prepared import Prepared
 
 # Ray Data takes a list that has an end, and opens its models anew for the next one.
@@ -45,7 +46,10 @@ class RayCrew:
 
     @contextmanager
     def at_work(
-        self, embedder: PhotoEmbedder, bases: Mapping[int, Path], known_heads: NDArray[np.uint64]
+        self,
+        embedder: PhotoEmbedder,
+        bases: Mapping[int, Path | Url],
+        known_heads: NDArray[np.uint64],
     ) -> Iterator[RayBlocks]:
         """Ray, told what to do with a block; behind it, nothing of the build runs there."""
         uses_gpu = not str(embedder.device).startswith("cpu")

@@ -23,6 +23,7 @@ from index.embedding.messages import Failed, ModelName, Read, without_pixels
 from index.embedding.model_rows import batch_size_on, rows_of
 from index.errors import WorkerError
 from multigrain.errors import MultiGrainError
+from multigrain.locations import Url
 from multigrain.prepared import Prepared
 
 _logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class Embedded(NamedTuple):
 class Reading(NamedTuple):
     """What reading needs: where folders lie, how to decode, the heads of known hashes by name."""
 
-    bases: Mapping[int, Path]
+    bases: Mapping[int, Path | Url]
     read: Callable[[bytes], Prepared]
     known_heads: Any  # a reference to uint64 [n], ascending
 

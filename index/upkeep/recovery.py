@@ -36,6 +36,7 @@ from index.store import remove_temporaries
 from multigrain.ahead import in_order
 from multigrain.embedder import EmbeddingError
 from multigrain.files import fsync_folder
+from multigrain.locations import Url
 from multigrain.progress import Progress
 
 _SAME_COSINE = 0.9999
@@ -55,7 +56,7 @@ class RecoveryReport(NamedTuple):
 
 def recover_index(
     root: Path,
-    photos: Sequence[Path],
+    photos: Sequence[Path | Url],
     embedder: PhotoEmbedder,
     *,
     decode_threads: int,
@@ -131,7 +132,7 @@ def _find_rows(
     *,
     decode_threads: int,
 ) -> RecoveryReport:
-    bases = dict[int, Path]()
+    bases = dict[int, Path | Url]()
     for source in sources:
         number = journal.collection_id(source.root, created=manifest.created)
         journal.record_scan(number, scan(source, skip=layout.root))
@@ -172,7 +173,7 @@ def _folded_uploads(layout: Layout, manifest: Manifest) -> Iterator[FoundPhoto]:
 
 
 def _blocks(
-    journal: Journal, bases: Mapping[int, Path], embedder: PhotoEmbedder, decode_threads: int
+    journal: Journal, bases: Mapping[int, Path | Url], embedder: PhotoEmbedder, decode_threads: int
 ) -> Iterator[list[ReadPhoto]]:
     """Photos in scan order, read and decoded by threads ahead of the model."""
     photos = in_order(

@@ -16,6 +16,8 @@ from index.searcher import Searcher
 from multigrain.augmented import Augment, decoded_side, embed_looks, looks_at
 from multigrain.embedder import Embedder
 from multigrain.errors import MultiGrainError
+from multigrain.fetched import local_file
+from multigrain.locations import Url
 from multigrain.photo import open_photo
 from multigrain.photo_limits import PhotoLimits
 from service.batching.embedding_cache import EmbeddingCache, Known
@@ -51,7 +53,7 @@ class Engine:
         cls,
         source: IndexSource,
         *,
-        checkpoint: Path | None,
+        checkpoint: Path | Url | None,
         device: str,
         cache_dir: Path | None,
         max_batch: int,
@@ -71,7 +73,7 @@ class Engine:
         opener = partial(Searcher.open, mapped=mapped, device=search_device, catalog=catalog)
         searcher = source.open(opener)
         try:
-            path = checkpoint if checkpoint is not None else searcher.checkpoint_path
+            path = local_file(checkpoint or searcher.checkpoint_path, cache_dir=cache_dir)
             embedder = Embedder.open(path, device=device, cache_dir=cache_dir)
             _check_fingerprint(embedder, searcher, path)
             embedder.warm({_LONE, max_batch})
