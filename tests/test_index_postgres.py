@@ -19,7 +19,8 @@ from postgres_running import PostgresServer
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from index import calibrate, stats
+import index.catalog_publishing
+from index import calibrate, compact, duplicates, export, remove, stats
 from index.catalog import PUBLISHED, tables
 from index.catalog_opening import open_catalog, open_catalog_file
 from index.catalog_publishing import _MIGRATIONS
@@ -31,7 +32,6 @@ from index.changes.removal import remove_photos
 from index.changes.writer import ChangeWriter
 from index.current import live_manifest
 from index.errors import IndexFolderError
-from index.export_rows import export_index
 from index.layout import Layout
 from index.searcher import Searcher
 from index.searching.where import Filter, checked, parse_filters
@@ -196,7 +196,9 @@ def test_what_is_added_while_serving_is_found_and_folded(
         assert searcher.contents([0]) == []
 
 
-def test_every_tool_reads_and_publishes_there(tmp_path: Path, postgres: PostgresServer) -> None:
+def test_every_tool_reads_and_publishes_there(
+    tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Adds, removals, calibrations, exports and counts; shards and ids are those without it."""
     catalog, out = postgres.create("tools"), tmp_path / "index"
     photos = write_photos(tmp_path / "photos", range(5))
@@ -205,10 +207,16 @@ def test_every_tool_reads_and_publishes_there(tmp_path: Path, postgres: Postgres
     assert durable_state(out) == durable_state(tmp_path / "plain")
     file = write_photos(tmp_path / "more", [9]) / "0009.png"
     assert add_photos(out, [file], EMBEDDER, catalog=catalog).num_live == 6
-    assert remove_photos(out, ids=[0], catalog=catalog).num_live == 5
     assert calibrate.calibrate(out, StubEmbedder(), catalog=catalog).database is not None
-    assert export_index(out, tmp_path / "rows.npy", catalog=catalog) == 5
-    assert read_stats(out, catalog=catalog)["removed"] == 1
+    monkeypatch.setenv("MULTIGRAIN_CATALOG", catalog.get_secret_value())
+    asked = ["--index", str(out)]
+    assert remove.main([*asked, "--id", "0"]) == 0
+    assert compact.main([*asked, "--force"]) == 0
+    assert export.main([*asked, "--out", str(tmp_path / "rows.npy")]) == 0
+    assert duplicates.main([*asked, "--threshold", "0.9"]) == 0
+    counts = read_stats(out, catalog=catalog)
+    assert (counts["removed"], counts["live"]) == (1, 5)
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 5
     assert namespaces(postgres, "tools") == named(out)
 
 
@@ -278,6 +286,37 @@ def test_a_publication_that_was_killed_is_seen_by_nobody(
     with closing(Searcher.open(out, catalog=catalog)) as searcher:
         assert searcher.matching([]).tolist() == [0, 1]
     assert namespaces(postgres, "killing") == named(out)
+
+
+def test_a_newer_form_comes_with_the_next_build(
+    tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The builder brings kept generations to it, with their rows; older readers then refuse."""
+    catalog, out = postgres.create("newer"), tmp_path / "index"
+    build(write_photos(tmp_path / "photos", [0]), out, catalog=catalog)
+    newer = Path(shutil.copytree(index.catalog_publishing._MIGRATIONS, tmp_path / "migrations"))
+    (newer / "versions" / "r0002_more.py").write_text(
+        "import sqlalchemy as sa\nfrom alembic import op\n"
+        'revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None\n'
+        'def upgrade():\n    op.add_column("content", sa.Column("more", sa.Text))\n'
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("index.catalog_publishing._MIGRATIONS", newer)
+        patch.setattr("index.catalog_publishing.REVISION", "0002")
+        patch.setattr("index.catalog_server.REVISION", "0002")
+        with pytest.raises(IndexFolderError, match=r"run index\.build of this version once"):
+            Searcher.open(out, catalog=catalog)
+        build(write_photos(tmp_path / "photos", [1]), out, catalog=catalog)
+        with closing(Searcher.open(out, catalog=catalog)) as searcher:
+            assert searcher.matching([]).tolist() == [0, 1]
+    assert len(namespaces(postgres, "newer")) == 2
+    for namespace in namespaces(postgres, "newer"):
+        asked = f"SELECT version_num, count(more) FROM {namespace}.alembic_version, "  # noqa: S608
+        assert postgres.query("newer", f"{asked} {namespace}.content GROUP BY 1") == [("0002", 0)]
+    with pytest.raises(IndexFolderError, match="update multigrain-retrieval"):
+        Searcher.open(out, catalog=catalog)
+    with pytest.raises(IndexFolderError, match="a newer multigrain-retrieval"):
+        build(tmp_path / "photos", out, catalog=catalog)
 
 
 def test_a_copy_of_the_folder_publishes_to_its_own(

@@ -9,9 +9,8 @@ from postgres_running import PostgresServer
 from pydantic import SecretStr
 from service_running import running, wait_until
 
-from index.builder import build_index
+from index import build, search
 from index.errors import IndexFolderError
-from multigrain.embedder import Embedder
 from service.settings import Settings
 
 pytest_plugins = ["service_fixtures", "postgres_fixtures"]
@@ -24,14 +23,17 @@ def test_a_service_asks_the_database_and_takes_up_what_is_published_there(
     tmp_path: Path,
     jpeg: Callable[[int], bytes],
     postgres: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Searches, filters, listing, adds, and a new generation; without the address it says so."""
-    catalog, embedder = postgres.create("serving"), Embedder.open(tiny_checkpoint)
+    catalog = postgres.create("serving")
     root = Path(shutil.copytree(index_root, tmp_path / "index"))
     tree = Path(shutil.copytree(photos, tmp_path / "tree" / "cat")).parent
 
     def publish() -> None:
-        build_index([tree], tiny_checkpoint, root, embedder, catalog=catalog)
+        asked = ["--photos", str(tree), "--checkpoint", str(tiny_checkpoint), "--out", str(root)]
+        assert build.main([*asked, "--catalog", catalog.get_secret_value()]) == 0
 
     publish()
     admin = {"X-API-Key": "of-the-admin"}
@@ -52,5 +54,8 @@ def test_a_service_asks_the_database_and_takes_up_what_is_published_there(
         wait_until(lambda: service.health().json()["generation"] == "000003", 30)
         for seed in (40, 41):
             assert service.search(jpeg(seed), limit=1).json()["results"][0]["score"] > 0.999
+    monkeypatch.setenv("MULTIGRAIN_CATALOG", catalog.get_secret_value())
+    assert search.main(["--index", str(root), str(tree / "cat" / "new.jpg"), "--limit", "1"]) == 0
+    assert "cat/new.jpg" in capsys.readouterr().out
     with pytest.raises(IndexFolderError, match="MULTIGRAIN_CATALOG"), running(Settings(index=root)):
         pass
