@@ -13,7 +13,6 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     BindParameter,
-    Boolean,
     ColumnElement,
     Dialect,
     Double,
@@ -26,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import NullType, TypeEngine
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 _INT64 = range(-(2**63), 2**63)
@@ -80,7 +79,7 @@ def _plain(value: Any) -> Any:
     return storable(value) if isinstance(value, str) else value
 
 
-class Among(FunctionElement[bool]):
+class Among(FunctionElement[Any]):
     """Whether a column is one of the ids that `ids_value` gives, however many they are.
 
     They come as one value: the statement stays the same, so that neither SQLAlchemy nor the
@@ -89,7 +88,8 @@ class Among(FunctionElement[bool]):
 
     inherit_cache = True
     name = "among"
-    type = Boolean()
+    # Beside a truth of its own SQLAlchemy puts "= 1" for SQLite, which then uses no index.
+    type = NullType()
 
 
 def among(column: ColumnElement[int], name: str) -> Among:
@@ -114,6 +114,24 @@ def _among_sqlite(element: Among, compiler: SQLCompiler, **options: Any) -> str:
 def _among_postgresql(element: Among, compiler: SQLCompiler, **options: Any) -> str:
     column, ids = (compiler.process(one, **options) for one in element.clauses)
     return f"{column} = ANY(CAST({ids} AS BIGINT[]))"
+
+
+class Joined(FunctionElement[str]):
+    """All values of a column as one text, parted by commas."""
+
+    inherit_cache = True
+    name = "joined"
+    type = AnyText()
+
+
+@compiles(Joined, SQLITE)
+def _joined_sqlite(element: Joined, compiler: SQLCompiler, **options: Any) -> str:
+    return f"group_concat({_operands(element, compiler, options)})"
+
+
+@compiles(Joined, POSTGRESQL)
+def _joined_postgresql(element: Joined, compiler: SQLCompiler, **options: Any) -> str:
+    return f"string_agg(CAST({_operands(element, compiler, options)} AS TEXT), ',')"
 
 
 class AttributeNumber(FunctionElement[float]):

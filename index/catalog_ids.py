@@ -2,9 +2,10 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, Select, Text, cast, func, select
+from sqlalchemy import ColumnElement, Connection, Select, select
 
 from index.catalog import photo, tombstone
+from index.catalog_dialects import Joined
 
 
 def live_ids(connection: Connection, *conditions: ColumnElement[bool]) -> NDArray[np.int64]:
@@ -39,7 +40,7 @@ def first_live_ids(
 
 def _ids(connection: Connection, chosen: Select[tuple[int]]) -> NDArray[np.int64]:
     """The ids a statement gives, each once, ascending; NULL counts for none."""
-    joined = select(func.aggregate_strings(cast(chosen.subquery().c[0], Text), ","))
+    joined = select(Joined(chosen.subquery().c[0]))
     text = connection.execute(joined).scalar_one() or ""
     found = np.sort(np.fromstring(text, dtype=np.int64, sep=","))
     # Not numpy's unique, whose table of hashes takes ten times as long as sorted numbers do.

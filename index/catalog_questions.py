@@ -49,6 +49,7 @@ STORED_PHOTOS: Select[Any] = (
     .select_from(photo)
     .join(collection, collection.c.collection_id == photo.c.collection_id)
     .where(among(photo.c.content_id, "ids"), photo.c.deleted.is_(None))
+    .order_by(photo.c.photo_id)
 )
 ID_OF = select(content.c.id).where(content.c.sha256 == bindparam("sha256"))
 # A code, or a code, a space and a hash.

@@ -5,11 +5,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from index_fixtures import build, write_photos
+from sqlalchemy import Select
 
+from index.catalog_engine import open_catalog_engine
 from index.catalog_opening import open_catalog_file
+from index.catalog_questions import CONTENTS, PHOTOS_OF, STORED_PHOTOS
 from index.catalog_reader import CatalogReader
 from index.errors import IndexFolderError
 
@@ -51,6 +55,17 @@ def test_one_caller_after_another_shares_one_connection(
         thread.join()
         assert len(reader.entries([0, 1, 2])) == 3
     assert num_open(catalog) == 1
+
+
+@pytest.mark.parametrize("question", [PHOTOS_OF, STORED_PHOTOS, CONTENTS])
+def test_contents_are_looked_up_and_not_searched_for(catalog: Path, question: Select[Any]) -> None:
+    """SQLite's own plan goes by an index or the row's number for each id."""
+    engine = open_catalog_engine(catalog)
+    compiled = str(question.compile(dialect=engine.dialect))
+    with engine.connect() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", ("[0, 1]",)).all()
+    engine.dispose()
+    assert [row for row in plan if "SCAN photo" in row[3] or "SCAN content" in row[3]] == []
 
 
 def test_callers_at_once_have_a_connection_each(reader: CatalogReader, catalog: Path) -> None:
