@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,9 +24,21 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+def load_openvino() -> Any:
+    """The module `openvino`, without its telemetry.
+
+    Merely imported, it would tell a server of its makers so, and keep a number for this user in
+    the home folder. Where its telemetry cannot be imported it puts a stub in its place.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
 def has_native_bf16() -> bool:
     """Whether this CPU computes in bf16 itself; elsewhere bf16 is emulated and slow."""
-    import openvino
+    openvino = load_openvino()
 
     def capabilities() -> Any:
         return openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -48,9 +61,9 @@ def convert(model: MultiGrain, shape: tuple[int, int] = (64, 64)) -> Any:
 
     `shape` is the (height, width) traced with: a trunk that decides by the size of its map,
     as Swin does, is right only where it would decide the same. Goes through the PyTorch
-    frontend itself: `openvino.convert_model` would send telemetry.
+    frontend itself, which takes a trace as it is.
     """
-    import openvino
+    openvino = load_openvino()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -84,8 +97,7 @@ class OpenVINOEngine:
     name = "openvino"
 
     def __init__(self, graph: Any, *, precision: str, num_threads: int) -> None:
-        import openvino
-
+        openvino = load_openvino()
         self.precision = precision
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
@@ -131,8 +143,7 @@ class OpenVINOEngine:
 
 
 def _stored(cached: Path) -> Any | None:
-    import openvino
-
+    openvino = load_openvino()
     try:
         if cached.exists():
             return openvino.Core().read_model(cached)
@@ -143,8 +154,7 @@ def _stored(cached: Path) -> Any | None:
 
 def _store(graph: Any, cached: Path) -> None:
     """Serialise the graph (two files) in a folder of its own, then rename the folder."""
-    import openvino
-
+    openvino = load_openvino()
     try:
         cached.parent.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cached.parent.parent, prefix=".new-") as scratch:

@@ -2,6 +2,8 @@
 
 import ctypes
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -197,6 +199,22 @@ def test_a_damaged_record_of_engines_is_measured_again(
     record_file.write_text("[1]")
     Embedder.open(tiny_checkpoint, device="cpu", cache_dir=tmp_path)
     assert isinstance(json.loads(record_file.read_text()), dict)
+
+
+def test_openvino_is_loaded_without_its_telemetry(tmp_path: Path) -> None:
+    """It sends nothing, and leaves no number for the user in the home folder."""
+    pytest.importorskip("openvino", reason="the cpu extra is not installed")
+    code = (
+        "import sys; from multigrain.engine_openvino import has_native_bf16; has_native_bf16();"
+        "print([name for name in sys.modules if name.startswith('openvino_telemetry.')])"
+    )
+    environ = {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, env=environ, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unwritable_cache_costs_a_line_and_nothing_else(
