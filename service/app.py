@@ -85,7 +85,7 @@ def create_app(runtime: Runtime, *, on_failure: Callable[[BaseException], None])
     own_port = runtime.settings.metrics_port is not None
     for room in _ROOMS if own_port else (*_ROOMS, exposition):
         app.include_router(room.router)
-    add_pages(app)
+    add_pages(app, max_limit=runtime.settings.max_limit)
     runtime.metrics.registry.register(StateMetrics(runtime))
     _add_middleware(app, runtime)
     install_error_handlers(app)

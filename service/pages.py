@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fastapi import FastAPI
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from service.routes.reference import reference_page
@@ -19,8 +19,20 @@ PAGE_HEADERS = {
 }
 
 
-def add_pages(app: FastAPI) -> None:
-    """Serve the page a person searches with, and the description of the API."""
+_NUM_HITS = 24
+_HITS = 'data-num-hits="{}"'
+
+
+def add_pages(app: FastAPI, *, max_limit: int) -> None:
+    """Serve the page a person searches with, and the description of the API.
+
+    The page asks for no more hits at once than `max_limit`.
+    """
+    html = (PAGE / "index.html").read_text("utf-8")
+    html = html.replace(_HITS.format(_NUM_HITS), _HITS.format(min(_NUM_HITS, max_limit)))
+
+    async def page() -> HTMLResponse:
+        return HTMLResponse(html, headers=PAGE_HEADERS)
 
     async def reference() -> HTMLResponse:
         return HTMLResponse(reference_page(app.openapi()), headers=PAGE_HEADERS)
@@ -28,8 +40,3 @@ def add_pages(app: FastAPI) -> None:
     app.add_api_route("/", page, include_in_schema=False)
     app.add_api_route("/docs", reference, include_in_schema=False)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
-
-
-async def page() -> FileResponse:
-    """The page a person searches with."""
-    return FileResponse(PAGE / "index.html", headers=PAGE_HEADERS)

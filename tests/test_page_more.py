@@ -53,6 +53,17 @@ def show_more(page: Page, count: int) -> None:
     sync_api.expect(page.locator(".hit")).to_have_count(count)
 
 
+def test_page_asks_for_no_more_hits_than_the_service_allows(
+    browser: Any, index_root: Path, photos: Path
+) -> None:
+    """With --max-limit 5 the first five are shown, and the button brings the next ones."""
+    settings = Settings(index=index_root, port=0, max_limit=5)
+    with running(settings) as service, opened(browser, service.url) as page:
+        pick(page, photos / "05.jpg")
+        sync_api.expect(page.locator(".hit")).to_have_count(5)
+        show_more(page, 10)
+
+
 def test_next_hits_come_below_until_there_are_no_more(
     page: Page, many: Service, photos: Path
 ) -> None:

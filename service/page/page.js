@@ -13,7 +13,6 @@ import {
 import { forgetImage, hasKey, request, setKey, showImage, Trouble } from "/page/service.js";
 import { showTiming } from "/page/timing.js";
 
-const NUM_HITS = 24;
 // The service ranks no deeper than this.
 const MAX_HITS = 1000;
 const INCLUDE = "metadata,thumbnail_url";
@@ -25,6 +24,8 @@ const NARROW = window.matchMedia("(max-width: 820px)"); // as in page.css
 
 const byId = (id) => document.getElementById(id);
 const app = byId("app");
+// The service may allow fewer than the page would show.
+const NUM_HITS = Number(app.dataset.numHits);
 const preview = byId("preview");
 
 // What was asked last: a photo of the person's ({ photo }), or one of the collection ({ id }).
