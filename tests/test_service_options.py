@@ -5,19 +5,24 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import numpy as np
 import pytest
-from service_running import Service
+from gpu_fixtures import FakeGpuFaiss
+from service_running import Service, running
 
+from index.faiss_gpu import FaissDevice
 from service.asking.search_options import Asked, SearchOptions
 from service.batching.queries import Query
 from service.errors import KINDS
 from service.routes.search import search_of
 from service.serving.written import write
+from service.settings import Settings
 
 pytest_plugins = ["service_fixtures"]
 
@@ -362,3 +367,15 @@ def test_a_client_may_wait_shorter_than_the_service_does(
     response = asked.client.post("/search", files={"image": jpeg(0)}, data={"timeout_ms": "50"})
     problem(response, "deadline_exceeded")
     assert asked.search(jpeg(0), timeout_ms=30_000).status_code == 200
+
+
+def test_lists_are_searched_on_the_device_of_the_settings(
+    listed: Path, asked: Service, jpeg: Jpeg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --search-device cuda a GPU, here a pretended one, finds what the CPU finds."""
+    gpu = FakeGpuFaiss()
+    monkeypatch.setattr("index.searcher.FaissDevice", partial(FaissDevice, module=gpu))
+    with running(Settings(index=listed, port=0, search_device="cuda")) as service:
+        found = ids(service.search(jpeg(3)))
+    assert "search" in gpu.used
+    assert found == ids(asked.search(jpeg(3)))
