@@ -85,6 +85,26 @@ def test_no_photo_is_decoded_while_a_batch_runs() -> None:
     assert run_with(body).sizes == [1, 3]
 
 
+def test_photos_are_decoded_beside_what_follows_the_model() -> None:
+    """A batch that says it computes no more lets the next one's photos be decoded."""
+
+    async def body(batcher: Batcher[int, int], model: HeldModel) -> None:
+        decoded = list[int]()
+        running = asyncio.create_task(ask(batcher, 0))
+        await asyncio.sleep(0.01)
+        behind = [asyncio.create_task(decode_and_ask(batcher, n, decoded)) for n in range(1, 7)]
+        await asyncio.sleep(0.01)
+        assert decoded == []
+        await asyncio.to_thread(batcher.note_computed)
+        await asyncio.sleep(0.02)
+        assert decoded == [1, 2, 3, 4]  # as many as the next batch takes
+        assert not running.done()
+        model.may_go_on.set()
+        assert await asyncio.gather(running, *behind) == list(range(7))
+
+    assert run_with(body).sizes == [1, 4, 2]
+
+
 def test_no_more_photos_are_decoded_than_the_next_batch_takes() -> None:
     """Of ten photos four are decoded, then their batch runs; the rest are decoded after it."""
 

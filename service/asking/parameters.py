@@ -18,6 +18,15 @@ def refuse_repeats(pairs: Sequence[tuple[str, str]], place: str) -> None:
         raise validation_problem([Fault(f"{place}.{name}", "sent twice") for name in repeated])
 
 
+def read_query(kind: type[Options], pairs: Sequence[tuple[str, str]]) -> Options:
+    """The parameters of a query string; raises ProblemError."""
+    refuse_repeats(pairs, "query")
+    try:
+        return kind.model_validate(dict(pairs))
+    except ValidationError as error:
+        raise validation_problem(faults_of(error.errors(), "query")) from error
+
+
 def refuse_parameters(pairs: Sequence[tuple[str, str]]) -> None:
     """Refuse every parameter of a route that takes none."""
     if pairs:

@@ -27,7 +27,8 @@ class BatchRuns(Generic[P, R]):
     `run_batch` takes at most `max_batch` payloads and returns as many results in their order.
     When it raises, its payloads are run again one by one; after BatchTooLargeError in halves,
     and later batches are smaller for a while. `note_batch` hears of every batch that was run,
-    its size and whether it succeeded.
+    its size and whether it succeeded. `is_computing` while a batch needs all cores, until it ends
+    or `note_computed`.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class BatchRuns(Generic[P, R]):
         self._smaller_until = 0.0
         self.average_seconds = 0.0
         self.num_running = 0
+        self.is_computing = False
         self.num_failed_in_row = 0
         self.running_since: float | None = None
         self.last_ok_at: float | None = None
@@ -72,8 +74,12 @@ class BatchRuns(Generic[P, R]):
                 item.fail(EngineDeadError("the model has stopped"))
             raise
         finally:
-            self.num_running, self.running_since = 0, None
+            self.num_running, self.running_since, self.is_computing = 0, None, False
         self._note_seconds(time.monotonic() - started_at)
+
+    def note_computed(self) -> None:
+        """Hear that what is left of the batch under way needs one core."""
+        self.is_computing = False
 
     async def _settle(self, batch: list[Item[P, R]]) -> None:
         """Run a batch, and what has failed once more in parts; a lone item keeps its error."""
@@ -101,7 +107,7 @@ class BatchRuns(Generic[P, R]):
 
     async def _attempt(self, batch: list[Item[P, R]]) -> Exception | None:
         """Run a batch once and answer its items; gives the error of one that failed."""
-        started_at = time.monotonic()
+        started_at, self.is_computing = time.monotonic(), True
         payloads = [item.payload for item in batch]
         work = asyncio.get_running_loop().run_in_executor(self._executor, self.run_batch, payloads)
         try:

@@ -6,7 +6,7 @@ is complete (that is what a batch may wait for), and *queued* once it is ready t
 
 Where decoding and model share the cores they take turns: a decoder beside a forward pass holds
 all threads of the model up, for each waits for the slowest at every layer. Photos are decoded
-between two batches then, as many as the next one has places for.
+between two forward passes then, as many as the next batch has places for.
 """
 
 import asyncio
@@ -35,7 +35,8 @@ class Batcher(Generic[P, R]):
 
     `runs` says how batches are run, and what happens to one that fails; EngineDeadError ends the
     batcher. `places` says how many requests are on their way. Photos are decoded in a turn of
-    `turns`; with `decode_between` there is none while a batch runs.
+    `turns`; with `decode_between` there is none while a batch computes, which is until it ends
+    or says `note_computed`.
     """
 
     def __init__(
@@ -86,6 +87,11 @@ class Batcher(Generic[P, R]):
     def num_arriving(self) -> int:
         """How many requests are being made ready to run."""
         return self._num_arriving - self.turns.num_waiting
+
+    def note_computed(self) -> None:
+        """Say, from the thread of a batch, that it computes no more: photos may be decoded."""
+        assert self._dispatcher is not None
+        self._dispatcher.get_loop().call_soon_threadsafe(self._let_decode)
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
@@ -179,10 +185,13 @@ class Batcher(Generic[P, R]):
                 batch.append(item)
         return batch
 
+    def _let_decode(self) -> None:
+        self.runs.note_computed()
+        self.turns.look()
+
     def _may_decode(self, num_decoding: int) -> bool:
-        """Whether another photo may be decoded: no batch runs, and the next has a place for it."""
-        is_free = self.runs.running_since is None
-        return is_free and len(self._queue) + num_decoding < self.runs.limit
+        """Whether another photo may be decoded: the cores are free, and the next batch not full."""
+        return not self.runs.is_computing and len(self._queue) + num_decoding < self.runs.limit
 
     def _on_dispatcher_end(self, task: asyncio.Task[None]) -> None:
         """Answer whoever still waits: without the dispatcher nothing will be run."""

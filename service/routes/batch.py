@@ -7,13 +7,13 @@ from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.asking.parameters import refuse_repeats
 from service.asking.search_options import SearchOptions, merge_options
 from service.batching.queries import Search
 from service.errors import problem_document, problem_of
 from service.receiving.upload import not_empty, read_photos
 from service.routes import bodies
 from service.routes.problems import BATCHED, BODY, problems
+from service.routes.query_route import QueryRoute
 from service.routes.search import search_of
 from service.schemas.problem import Problem
 from service.schemas.search import BatchProblem, BatchResponse, BatchResult
@@ -24,7 +24,7 @@ from service.serving.runtime import Ready, Runtime
 from service.serving.written import write_batch
 from service.settings import Settings
 
-router = APIRouter()
+router = APIRouter(route_class=QueryRoute)
 
 _Item = BatchResult | BatchProblem
 
@@ -47,7 +47,6 @@ async def search_batch(request: Request, options: Annotated[SearchOptions, Query
     """Search with each part `image` of the form; a photo that fails disturbs no other."""
     started_at = time.perf_counter()
     runtime: Runtime = request.state.runtime
-    refuse_repeats(request.query_params.multi_items(), "query")
     ready = runtime.ready_to_infer()
     work = partial(_answer, runtime, ready, request, options)
     received = await answer_body(runtime, ready, request, work)

@@ -8,11 +8,12 @@ from typing import Annotated, NamedTuple
 from fastapi import APIRouter, Query, Request, Response
 
 from service.asking.options import EmbedOptions, EncodingFormat
-from service.asking.parameters import merged, refuse_repeats
+from service.asking.parameters import merged
 from service.batching.queries import Embedding
 from service.receiving.given import read_photo
 from service.routes import bodies
 from service.routes.problems import BATCHED, BODY, problems
+from service.routes.query_route import QueryRoute
 from service.schemas.search import EmbedResponse, QueryPhoto
 from service.serving.answering import Answered, Answering, answer_body
 from service.serving.engine import Engine
@@ -20,7 +21,7 @@ from service.serving.hits import milliseconds, timing_of
 from service.serving.runtime import Ready, Runtime
 from service.serving.written import write
 
-router = APIRouter()
+router = APIRouter(route_class=QueryRoute)
 
 
 class _Wanted(NamedTuple):
@@ -47,7 +48,6 @@ async def embed(request: Request, options: Annotated[EmbedOptions, Query()]) -> 
     """Turn the photo in the body into its embedding, with which POST /search can be asked."""
     started_at = time.perf_counter()
     runtime: Runtime = request.state.runtime
-    refuse_repeats(request.query_params.multi_items(), "query")
     ready = runtime.ready_to_infer()
     work = partial(_answer, runtime, ready, request, options)
     received = await answer_body(runtime, ready, request, work)

@@ -7,7 +7,6 @@ from typing import Annotated, NamedTuple
 from fastapi import APIRouter, Query, Request, Response
 
 from service.asking.paging import Page
-from service.asking.parameters import refuse_repeats
 from service.asking.plan import DepthLimits, plan_of
 from service.asking.search_options import (
     Asked,
@@ -23,6 +22,7 @@ from service.receiving.given import Given, read_given
 from service.receiving.upload import not_empty
 from service.routes import bodies
 from service.routes.problems import ADDRESS, BATCHED, BODY, problems
+from service.routes.query_route import QueryRoute
 from service.schemas.search import SearchResponse
 from service.serving.answering import Answered, Answering, answer_body
 from service.serving.engine import Engine
@@ -32,7 +32,7 @@ from service.serving.written import Written, write
 from service.settings import Settings
 from service.watching.telemetry import trace_stages
 
-router = APIRouter()
+router = APIRouter(route_class=QueryRoute)
 
 # Some 10 microseconds each; an embedding takes a hundred.
 _MAX_HITS_WRITTEN_AT_ONCE = 100
@@ -63,7 +63,6 @@ async def search(request: Request, options: Annotated[SearchOptions, Query()]) -
     """Find the photos that look like the one in the body."""
     started_at = time.perf_counter()
     runtime: Runtime = request.state.runtime
-    refuse_repeats(request.query_params.multi_items(), "query")
     ready = runtime.ready_to_infer()
     work = partial(_answer, runtime, ready, request, options)
     received = await answer_body(runtime, ready, request, work)
@@ -146,7 +145,8 @@ async def finish(
     written.response.headers["X-Index-Generation"] = answer.generation
     runtime.metrics.note_search(answer)
     runtime.metrics.note_stages(written.stages)
-    trace_stages(written.stages)
+    if runtime.settings.telemetry:
+        trace_stages(written.stages)
     return written.response
 
 

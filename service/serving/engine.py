@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +37,8 @@ class FingerprintMismatchError(MultiGrainError):
 class Engine:
     """Embeds and searches batches.
 
-    `take_in` may be called from many threads, `answer` from one.
+    `take_in` may be called from many threads, `answer` from one. `note_embedded` is called in
+    every batch behind the model: the search that follows takes one core.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Engine:
         self.embedder = embedder
         self.generations = Generations(searcher)
         self.cache = cache
+        self.note_embedded: Callable[[], None] = lambda: None
         self._max_batch = max_batch
 
     @classmethod
@@ -109,6 +111,7 @@ class Engine:
         started_at = time.perf_counter()
         embeddings = self._embed(queries)
         embedded_at = time.perf_counter()
+        self.note_embedded()
         with self.generations.lease() as searcher:
             generation = searcher.generation
             picked = pick_pages(searcher, queries, embeddings)

@@ -1,5 +1,7 @@
 """What was found, as the JSON of an answer."""
 
+from typing import Any
+
 from index.searcher import Neighbour
 from service.asking.search_options import Include, SearchOptions
 from service.batching.queries import Found
@@ -65,20 +67,21 @@ def _hits(found: Found, options: SearchOptions) -> list[Hit]:
 
 
 def _hit(rank: int, neighbour: Neighbour, included: frozenset[str]) -> Hit:
-    hit = Hit(
+    parts = dict[str, Any]()
+    if Include.THUMBNAIL_URL in included:
+        parts["thumbnail_url"] = f"/images/{neighbour.id}/thumbnail?size=256"
+    if Include.METADATA in included:
+        metadata = neighbour.metadata
+        parts["metadata"] = {plain_text(key): plain_json(each) for key, each in metadata.items()}
+    return Hit(
         rank=rank,
         id=str(neighbour.id),
         # A cosine of two unit vectors may exceed 1 by a rounding error.
         score=min(1.0, max(-1.0, neighbour.score)),
         same_probability=neighbour.same_probability,
         uri=plain_text(neighbour.uri),
+        **parts,  # at once: set one by one, they take as long again
     )
-    if Include.THUMBNAIL_URL in included:
-        hit.thumbnail_url = f"/images/{neighbour.id}/thumbnail?size=256"
-    if Include.METADATA in included:
-        metadata = neighbour.metadata
-        hit.metadata = {plain_text(key): plain_json(each) for key, each in metadata.items()}
-    return hit
 
 
 def milliseconds(seconds: float) -> float:

@@ -124,6 +124,7 @@ class Runtime:
             note_batch=self.metrics.note_batch,
         )
         batcher.start()
+        engine.note_embedded = batcher.note_computed
         reloader = Reloader(
             source,
             engine,

@@ -38,8 +38,7 @@ def telemetry_config(*, wanted: bool) -> TelemetryConfig:
 def trace_stages(stages: Mapping[str, float]) -> None:
     """Add a span for each stage of a search that has just ended, in milliseconds, to the request's.
 
-    Without --telemetry these spans go nowhere and cost nothing. Stages of a batch are those of
-    all its requests.
+    Stages of a batch are those of all its requests.
     """
     tracer = trace.get_tracer("multigrain.service")
     at = time.time_ns() - _nanoseconds(stages["total"])
