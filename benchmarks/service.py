@@ -15,11 +15,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 from benchmarks.report import Target, judge, machine_facts
-from benchmarks.service_abuse import fuzzed_statuses, memory_growth
+from benchmarks.service_abuse import endure, fuzzed_statuses
 from benchmarks.service_bench import Bench, open_bench, plain_on
 from benchmarks.service_levels import compare_with_litserve
 from benchmarks.service_loads import run_load
@@ -31,7 +30,7 @@ PLAIN_CLIENTS = 8
 OPEN_SHARES = (0.5, 0.8, 1.2)
 NUM_ROWS, QUICK_MOBILENET_ROWS = 100_000, 10_000
 FULL_REQUESTS, FULL_FUZZED, QUICK_SHARE = 20_000, 10_000, 1000
-MOBILENET = "mobilenet"
+MOBILENET, ABUSE = WITH_MOBILENET = ("mobilenet", "abuse")
 _NEEDS_BF16 = "the target is for CPUs that compute in bf16"
 
 
@@ -60,35 +59,48 @@ def print_other_loads(bench: Bench) -> list[Target]:
 
 
 def measure_abuse(bench: Bench, *, full: bool) -> list[Target]:
-    """Malformed and invented bodies."""
+    """Malformed and invented bodies; neither statuses nor memory depend on the trunk."""
     share = 1 if full else QUICK_SHARE
-    statuses = fuzzed_statuses(bench.ours, bench.small, num_bodies=FULL_FUZZED // share, seed=1)
-    growth = memory_growth(bench.ours, bench.small, num_requests=FULL_REQUESTS // share, seed=2)
-    print(f"\nfuzzed bodies by status: {dict(sorted(statuses.items()))}")
+    fuzzed = fuzzed_statuses(bench.ours, bench.small, num_bodies=FULL_FUZZED // share, seed=1)
+    endured = endure(bench.ours, bench.small, num_requests=FULL_REQUESTS // share, seed=2)
+    print(f"\nfuzzed bodies by status: {dict(sorted(fuzzed.items()))}")
+    print(f"requests of the long run by status: {dict(sorted(endured.statuses.items()))}")
     print(f"memory of the service: {bench.ours.anonymous_bytes / 1e6:.0f} MB")
-    bad = sum(num for status, num in statuses.items() if status >= 500 or status == 0)
+    both = fuzzed + endured.statuses
+    bad = sum(num for status, num in both.items() if status >= 500 or status == 0)
     not_here = None if full else "FULL only"
     return [
-        Target("fuzzed bodies without an answer below 500", float(bad), "<=", 0),
-        Target(f"memory behind {FULL_REQUESTS} requests", growth, "<=", 1.05, not_here),
+        Target("bodies without an answer below 500", float(bad), "<=", 0),
+        Target(
+            f"memory behind {FULL_REQUESTS} requests", endured.memory_growth, "<=", 1.05, not_here
+        ),
     ]
 
 
-def print_mobilenet(scratch: Path, *, full: bool) -> None:
-    """A trunk so fast that what is around it shows."""
+def print_levels(bench: Bench) -> None:
+    """Closed loops, beside the bare pipeline."""
+    bare = bench.bare(seconds=4)
+    print(f"bare {bare.rate:.1f} photos/s")
+    print("\n| clients | answers/s | refused/s | p50 ms | p95 ms | p99 ms | batch |")
+    print("|---|---|---|---|---|---|---|")
+    for num_clients in (1, 8, 32):
+        outcome = bench.load(seconds=5, num_clients=num_clients)
+        print(f"| {num_clients} | {outcome.row()} |", flush=True)
+
+
+def measure_mobilenet(scratch: Path, chosen: set[str], *, full: bool) -> Iterator[Target]:
+    """A trunk so fast that what is around it shows, and that many requests take little time."""
     num_rows = NUM_ROWS if full else QUICK_MOBILENET_ROWS
     opened = open_bench(scratch, trunk="mobilenet_v2", feature_dim=1280, num_rows=num_rows)
     with opened as bench:
-        bare = bench.bare(seconds=4)
-        print(f"\n## MobileNetV2 at 224 px, 0.3 MB, {num_rows} rows; bare {bare.rate:.1f} photos/s")
-        print("\n| clients | answers/s | refused/s | p50 ms | p95 ms | p99 ms | batch |")
-        print("|---|---|---|---|---|---|---|")
-        for num_clients in (1, 8, 32):
-            outcome = bench.load(seconds=5, num_clients=num_clients)
-            print(f"| {num_clients} | {outcome.row()} |", flush=True)
+        print(f"\n## MobileNetV2 at 224 px, 0.3 MB, {num_rows} rows")
+        if MOBILENET in chosen:
+            print_levels(bench)
+        if ABUSE in chosen:
+            yield from measure_abuse(bench, full=full)
 
 
-def parts_of(*, full: bool, litserve: Path | None) -> dict[str, Callable[[Bench], list[Target]]]:
+def parts_of(litserve: Path | None) -> dict[str, Callable[[Bench], list[Target]]]:
     """What is measured with a ResNet-50, in the order it is."""
     return {
         "bare": compare_with_bare,
@@ -96,24 +108,24 @@ def parts_of(*, full: bool, litserve: Path | None) -> dict[str, Callable[[Bench]
         "plain": compare_with_plain,
         "refusals": measure_refusals,
         "loads": print_other_loads,
-        "abuse": partial(measure_abuse, full=full),
     }
 
 
 def measure(
     scratch: Path, *, only: str | None, full: bool, litserve: Path | None
 ) -> Iterator[Target]:
-    """All targets, which are those of a ResNet-50, or those of one part."""
-    parts = parts_of(full=full, litserve=litserve)
-    chosen = [parts[name] for name in parts if only in {None, name}]
-    if chosen:
+    """All targets, or those of one part."""
+    parts = parts_of(litserve)
+    chosen = {only} if only is not None else {*parts, *WITH_MOBILENET}
+    if not chosen.isdisjoint(parts):
         opened = open_bench(scratch, trunk="resnet50", feature_dim=2048, num_rows=NUM_ROWS)
         with opened as bench:
             print(f"\n## ResNet-50 at 224 px, 0.3 MB, {NUM_ROWS} rows")
-            for part in chosen:
-                yield from part(bench)
-    if only in {None, MOBILENET}:
-        print_mobilenet(scratch, full=full)
+            for name, part in parts.items():
+                if name in chosen:
+                    yield from part(bench)
+    if not chosen.isdisjoint(WITH_MOBILENET):
+        yield from measure_mobilenet(scratch, chosen, full=full)
 
 
 def main() -> int:
@@ -121,7 +133,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--litserve", type=Path, help="folder LitServe is installed in")
     parser.add_argument("--full", action="store_true", help="20,000 requests, 10,000 fuzzed bodies")
-    names = [*parts_of(full=False, litserve=None), MOBILENET]
+    names = [*parts_of(None), *WITH_MOBILENET]
     parser.add_argument("--only", choices=names, help="measure one part")
     parser.add_argument("--scratch", type=Path, help="where indexes are kept for another time")
     given = parser.parse_args()
