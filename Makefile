@@ -147,7 +147,7 @@ lint: install-dev
 FULL ?=
 ONLY ?=
 
-.PHONY: bench-embedding bench-index bench-service bench-quality bench-trainer bench-ablation
+.PHONY: bench-embedding bench-index bench-service bench-quality bench-scale bench-trainer bench-ablation
 bench-embedding: install-dev  ## speed of the engine and of index.build
 	status=0; $(BIN)/python -m benchmarks.embedding || status=1; \
 	  $(BIN)/python -m benchmarks.index_build || status=1; exit $$status
@@ -156,6 +156,9 @@ bench-embedding: install-dev  ## speed of the engine and of index.build
 bench-index: install-dev  ## the index: rates, recall, searches, changes; FULL=1: the whole protocol; ONLY="rates ..."
 	$(if $(FULL),$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/usearch usearch numkong tqdm)
 	PYTHONPATH=build/usearch $(BIN)/python -m benchmarks.index $(if $(FULL),--full) $(foreach part,$(ONLY),--only $(part))
+
+bench-scale: install-dev  ## Ray beside the local engine, memory of a build, opening; FULL=1: two million rows
+	$(BIN)/python -m benchmarks.scale $(if $(FULL),--full) $(foreach part,$(ONLY),--only $(part))
 
 bench-service: install-dev  ## the service under load, beside LitServe and a plain handler; FULL=1
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/litserve litserve pyzmq psutil

@@ -126,7 +126,7 @@ class Collection:
             build = pool.submit(
                 build_million, self._photos, self._rows, self._root(1), shard_rows=self.num_rows
             )
-            peak = _watched(build, child)
+            peak = watched(build, child)
             seconds, report = time.perf_counter() - start, build.result()
         assert report.memory is not None
         assert report.search is not None
@@ -158,7 +158,7 @@ class Collection:
         return self._scratch / f"index-{num_shards}"
 
 
-def _watched(work: "Future[Any]", process: int) -> int:
+def watched(work: "Future[Any]", process: int) -> int:
     """The most anonymous memory of a process and of those it started, until the work is done."""
     most = 0
     while not work.done():

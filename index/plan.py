@@ -16,7 +16,7 @@ from index.codebook.footprint import (
     footprint,
     human_bytes,
 )
-from index.codebook.kmeans import NUM_ITERATIONS, TWO_LEVELS_FROM
+from index.codebook.work import comparisons
 from index.collection.reading import PhotoEmbedder
 from index.collection.sources import Source, open_source, scan
 from index.collection.vanished import vanished_text
@@ -24,7 +24,7 @@ from index.current import current_manifest
 from index.embedding.footprint import embedding_bytes
 from index.embedding.model_rows import batch_size_on
 from index.errors import OtherCheckpointError
-from index.faiss_train import TRAIN_ROWS_PER_LIST, list_shape
+from index.faiss_train import list_shape
 from index.layout import Layout
 from index.manifest import Manifest
 from index.rates import embed_rate, index_rates
@@ -34,8 +34,6 @@ from multigrain.locations import Url, joined
 from multigrain.progress import duration
 
 _NUM_TIMED_PHOTOS = 8
-# A graph over the centroids finds a row's list in the time of about so many comparisons.
-_GRAPH_COMPARISONS = 16_384
 
 
 class Plan(NamedTuple):
@@ -191,11 +189,12 @@ def _seconds(
         device=str(model.device),
         num_threads=num_cpus(),
     )
-    num_sampled = min(num_trained, TRAIN_ROWS_PER_LIST * shape.nlist)
-    is_on_gpu = str(model.device).startswith("cuda")
-    is_two_level = shape.nlist >= TWO_LEVELS_FROM and not is_on_gpu
-    per_row = 2 * shape.nlist**0.5 if is_two_level else shape.nlist
-    train = num_sampled * per_row * NUM_ITERATIONS / rates.comparisons
-    is_graph = shape.num_links and not is_on_gpu
-    assign = num_encoded * (_GRAPH_COMPARISONS if is_graph else shape.nlist) / rates.comparisons
+    work = comparisons(
+        factory,
+        num_trained=num_trained,
+        num_encoded=num_encoded,
+        dim=model.dim,
+        is_on_gpu=str(model.device).startswith("cuda"),
+    )
+    train, assign = (part / rates.comparisons for part in work)
     return train, assign + num_encoded / rates.rows

@@ -1,0 +1,220 @@
+"""The Ray engine beside the local one, on this machine: photos a second, ids and vectors.
+
+Both build from the same JPEGs of 1 megapixel. A rate is taken from when the first block was read
+to the last rows, so that starting Ray does not count, nor does what it reads ahead meanwhile. The
+stub model takes a stated time a photo without a processor, as a GPU's does; with FULL a real
+ResNet-50 is compared too.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.index_build import CASES, NUM_DRAWN, draw_photo, with_comment, write_checkpoint
+from index.builder import build_index
+from index.catalog_photos import PendingPhoto
+from index.collection.reading import PhotoEmbedder, ReadPhoto
+from index.embedding.blocks import AnyCrew, BlockEmbedder, Claim, EmbeddedBlock
+from index.embedding.own_threads import OwnThreads
+from index.embedding.ray_engine import RayCrew
+from index.embedding.ray_model import crew_on_ray
+from index.stages import Stage
+from multigrain.cpus import num_cpus
+from multigrain.embedder import Embedder
+from multigrain.prepared import Prepared, read_prepared
+from multigrain.transforms import Preprocessing
+
+STUB_MS = 4.0
+STUB_PHOTOS, REAL_PHOTOS = 2048, 640
+ROUNDS = 2
+_DIM = 512
+_TIMEOUT_SECONDS = 120.0
+
+
+class StubEmbedder:
+    """Decodes as a ResNet-50 at 224 px needs it, then waits, and projects a few pixels."""
+
+    dim = _DIM
+    fingerprint = b"a stub that waits".hex().ljust(64, "0")
+    device = "cpu"
+    engine = "stub"
+    precision = "fp32"
+    preprocessing = Preprocessing()
+
+    def read(self, source: bytes | Path) -> Prepared:
+        """Decode and prepare."""
+        return read_prepared(source, self.preprocessing)
+
+    def read_view(self, source: bytes | Path, *, kind: str, seed: int) -> Prepared:
+        """Nothing is tuned."""
+        raise NotImplementedError
+
+    def embed_pixels(
+        self, pixels: Sequence[NDArray[np.uint8]], batch_size: int = 8
+    ) -> NDArray[np.float32]:
+        """Unit rows of a part of the pixels, after the stated time."""
+        del batch_size
+        time.sleep(STUB_MS / 1e3 * len(pixels))
+        rows = np.stack([one.reshape(-1)[:_DIM] for one in pixels]).astype(np.float32) + 1
+        found: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return found
+
+
+class Engine(NamedTuple):
+    """A build's rate past its start in each round, and microseconds of this process a photo."""
+
+    rates: list[float]
+    own_us: list[float]
+
+
+class Compared(NamedTuple):
+    """The local engine and Ray's, and whether all ids and vectors are the same."""
+
+    name: str
+    local: Engine
+    ray: Engine
+    are_same: bool
+
+    @property
+    def ratio(self) -> float:
+        """Ray's rate over the local one's, the median of rounds."""
+        return median(
+            ray / local for ray, local in zip(self.ray.rates, self.local.rates, strict=True)
+        )
+
+    def text(self) -> str:
+        """One line for people."""
+        rates = ", ".join(f"{rate:.0f}" for rate in self.local.rates)
+        other = ", ".join(f"{rate:.0f}" for rate in self.ray.rates)
+        return (
+            f"{self.name}: photos/s past the start: local {rates}; Ray {other}; the build's own "
+            f"process beside Ray {median(self.ray.own_us):.0f} us of a processor a photo"
+        )
+
+
+def measure_stub(scratch: Path, num_photos: int = STUB_PHOTOS) -> Compared:
+    """Compare with a model of a stated time."""
+    checkpoint = scratch / "checkpoint"
+    checkpoint.write_bytes(b"a stub")
+    embedder = StubEmbedder()
+    crew = RayCrew(read=embedder.read, open_embedder=StubEmbedder, timeout_seconds=_TIMEOUT_SECONDS)
+    name = f"{num_photos} photos, a model that waits {STUB_MS:g} ms a photo"
+    photos = _write(scratch / "photos", num_photos)
+    return _compared(name, photos, checkpoint, embedder=embedder, crew=crew)
+
+
+def measure_real(scratch: Path, num_photos: int = REAL_PHOTOS) -> Compared:
+    """Compare with a ResNet-50 of random weights."""
+    checkpoint = scratch / "resnet50.safetensors"
+    write_checkpoint(checkpoint)
+    embedder = Embedder.open(checkpoint, device="cpu")
+    crew = crew_on_ray(checkpoint, embedder, timeout_seconds=_TIMEOUT_SECONDS)
+    photos = _write(scratch / "photos", num_photos)
+    name = f"{num_photos} photos, ResNet-50"
+    return _compared(name, photos, checkpoint, embedder=embedder, crew=crew)
+
+
+def _compared(
+    name: str, photos: Path, checkpoint: Path, *, embedder: PhotoEmbedder, crew: AnyCrew
+) -> Compared:
+    build = partial(_timed, photos, checkpoint, embedder=embedder)
+    local, ray, stored = Engine([], []), Engine([], []), list[bytes]()
+    for number in range(ROUNDS):
+        for place, engine, helpers in (("local", local, _Local()), ("ray", ray, crew)):
+            rate, own = build(out := photos.parent / f"{number}-{place}", crew=helpers)
+            engine.rates.append(rate)
+            engine.own_us.append(own * 1e6)
+            stored.append(_stored(out))
+    return Compared(name, local, ray, len(set(stored)) == 1)
+
+
+def _timed(
+    photos: Path, checkpoint: Path, out: Path, *, embedder: PhotoEmbedder, crew: AnyCrew
+) -> tuple[float, float]:
+    """Photos a second behind the first block read, and seconds of this process a photo."""
+    watched = _Watched(crew)
+    build_index(
+        [photos], checkpoint, out, embedder, crew=watched, last=Stage.ENCODE, factory="IVF1,SQ8"
+    )
+    (start, own_start), (end, own_end) = watched.first, watched.last
+    return watched.num_photos / (end - start), (own_end - own_start) / watched.num_photos
+
+
+def _now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+class _Watched:
+    """Blocks of an engine: when the first was read, and the last had its rows."""
+
+    def __init__(self, crew: AnyCrew) -> None:
+        self._crew = crew
+        self.num_photos = 0
+        self.first = self.last = (0.0, 0.0)
+
+    @contextmanager
+    def at_work(
+        self, embedder: PhotoEmbedder, bases: Mapping[int, Path], known_heads: NDArray[np.uint64]
+    ) -> Iterator["_WatchedBlocks"]:
+        """The engine's own, watched."""
+        with self._crew.at_work(embedder, bases, known_heads) as hands:
+            yield _WatchedBlocks(self, hands)
+
+
+class _WatchedBlocks:
+    def __init__(self, watched: _Watched, hands: BlockEmbedder) -> None:
+        self._watched, self._hands = watched, hands
+
+    def embedded(
+        self, blocks: Iterable[Sequence[PendingPhoto]], claim: Claim
+    ) -> Iterator[EmbeddedBlock]:
+        """The same blocks."""
+        watched, is_first = self._watched, True
+
+        def noted(photos: Sequence[ReadPhoto]) -> list[bool]:
+            if watched.first == (0.0, 0.0):
+                watched.first = _now()
+            return claim(photos)
+
+        for block in self._hands.embedded(blocks, noted):
+            watched.num_photos += 0 if is_first else len(block.photos)
+            watched.last, is_first = _now(), False
+            yield block
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._hands, name)
+
+
+class _Local:
+    """The local engine: a build's own threads."""
+
+    @contextmanager
+    def at_work(
+        self, embedder: PhotoEmbedder, bases: Mapping[int, Path], known_heads: NDArray[np.uint64]
+    ) -> Iterator[OwnThreads]:
+        """As a build without helpers has them, of an index that is new."""
+        assert not len(known_heads)
+        yield OwnThreads(embedder, bases, content_id=lambda _: None, num_threads=num_cpus())
+
+
+def _stored(root: Path) -> bytes:
+    """All that ids and vectors stand in: a shard's rows, and its lists with their ids."""
+    (shard,) = (root / "shards").iterdir()
+    return b"".join(path.read_bytes() for path in sorted(shard.iterdir()))
+
+
+def _write(folder: Path, num_photos: int) -> Path:
+    folder.mkdir()
+    case = next(one for one in CASES if one.width > 1000)
+    drawn = [draw_photo(case, seed) for seed in range(NUM_DRAWN)]
+    for number in range(num_photos):
+        photo = with_comment(drawn[number % NUM_DRAWN], b"%d" % number)
+        (folder / f"{number:05d}.jpg").write_bytes(photo)
+    return folder
