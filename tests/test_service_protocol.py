@@ -119,6 +119,16 @@ def test_headers_without_end_are_refused(service: Service) -> None:
     assert received.startswith(b"HTTP/1.1 400") or 0 < num_sent < 50 * 2**20
 
 
+@pytest.mark.parametrize("num_bytes", [0, 3 * 2**20])
+def test_a_head_that_is_none_is_answered_while_the_body_still_comes(
+    service: Service, num_bytes: int
+) -> None:
+    """The answer arrives, however much is sent behind the head."""
+    head = b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Type\r\nContent-Length: 3145728\r\n\r\n"
+    for _ in range(5):
+        assert exchange(service, head + bytes(num_bytes)).startswith(b"HTTP/1.1 400 ")
+
+
 @pytest.mark.parametrize(
     "sent",
     [

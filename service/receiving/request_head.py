@@ -11,6 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 * 2**10
 HEAD_TIMEOUT_SECONDS = 15.0
+LINGER_SECONDS, LINGER_BYTES = 2.0, 8 * 2**20
 
 
 class BoundedHeadProtocol(HttpToolsProtocol):
@@ -20,7 +21,7 @@ class BoundedHeadProtocol(HttpToolsProtocol):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
-        self._in_head = self._has_just_begun = False
+        self._in_head = self._has_just_begun = self._is_refused = False
         self._num_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -53,13 +54,39 @@ class BoundedHeadProtocol(HttpToolsProtocol):
 
         Those a head has begun in are not counted: before it the last of a body may have come.
         """
+        if self._is_refused:
+            self._num_bytes += len(data)
+            if self._num_bytes > LINGER_BYTES:
+                self.transport.close()
+            return
         self._has_just_begun = False
         super().data_received(data)
         is_going_on = self._in_head and not self._has_just_begun
-        if is_going_on and not self.transport.is_closing():
+        if is_going_on and not self._is_ending():
             self._num_bytes += len(data)
             if self._num_bytes > MAX_HEAD_BYTES:
                 self.send_400_response(f"The headers have more than {MAX_HEAD_BYTES} bytes.")
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer with 400, and close when the client stops sending, after 2 s or after 8 MiB.
+
+        To close on bytes that were not read resets the connection, and the answer is lost.
+        """
+        self._wait_no_more()
+        lines = [
+            "HTTP/1.1 400 Bad Request",
+            "content-type: text/plain; charset=utf-8",
+            f"content-length: {len(msg)}",
+            "connection: close",
+        ]
+        self.transport.write("\r\n".join([*lines, "", msg]).encode("ascii"))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._is_refused, self._num_bytes = True, 0
+        self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    def _is_ending(self) -> bool:
+        return self._is_refused or self.transport.is_closing()
 
     def _wait(self) -> None:
         self._timer = self.loop.call_later(self.head_timeout_seconds, self._give_up)
@@ -71,7 +98,7 @@ class BoundedHeadProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._timer = None
-        if self._in_head and not self.transport.is_closing():
+        if self._in_head and not self._is_ending():
             self.send_400_response("The headers did not arrive in time.")
         else:
             self.transport.close()
