@@ -25,6 +25,7 @@ LONGEST = (
     "test_readme.py",
     "test_trainer_run.py",
     "test_service_process.py",
+    "test_index_ray.py",
     "test_trainer_convert.py",
     "test_trainer_recipes.py",
     "test_index_resume.py",

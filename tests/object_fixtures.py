@@ -25,6 +25,7 @@ def s3() -> Iterator[S3FileSystem]:
         files = S3FileSystem(use_listings_cache=False)
         files.mkdir("bucket")
         yield files
+        files.rm("bucket", recursive=True)  # servers of one process have one memory
     server.stop()
     S3FileSystem.clear_instance_cache()
 

@@ -71,7 +71,7 @@ def crew_of(open_embedder: Callable[[], StubEmbedder], **options: Any) -> "RayCr
     """Ray with a stub model."""
     from index.embedding.ray_engine import RayCrew  # which imports Ray
 
-    options.setdefault("timeout_seconds", 120.0)
+    options.setdefault("timeout_seconds", 300.0)  # a busy machine imports torch for minutes
     return RayCrew(read=StubEmbedder().read, open_embedder=open_embedder, **options)
 
 

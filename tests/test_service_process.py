@@ -65,7 +65,7 @@ def started(*flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     ) as process:
         url = f"http://127.0.0.1:{port}"
         try:
-            give_up_at = time.monotonic() + 60
+            give_up_at = time.monotonic() + 150  # 9 s on two free cores
             while check(url) is not None:
                 assert process.poll() is None, process.communicate()[1]
                 assert time.monotonic() < give_up_at
