@@ -10,22 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.codebook.factory import start_nprobe, start_rerank
-from index.codebook.rotation import Rotation
 from index.errors import IndexFolderError
 from index.faiss_gpu import FaissDevice
-from index.faiss_lists import CoarseQuantizer, ShardLists
 from index.layout import Layout
 from index.manifest import ShardPart
 from index.rows import RowRange, Rows, StoredRows
-from index.searching.candidates import CandidateSource, Depth, ListCandidates, ScanCandidates
+from index.searching.candidates import CandidateSource, Depth, ScanCandidates
 from index.searching.filters import plan_filter
+from index.searching.lists import FaissLists, Lists
 from index.searching.scoring import Ranked, Scored, score
 
 _NOTHING = Ranked(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 class Ranker:
-    """Exact cosines of the nearest live rows; holds no per-request state."""
+    """Exact cosines of the nearest live rows; holds no per-request state.
+
+    Candidates come from the shards' own lists, unless others are given.
+    """
 
     def __init__(
         self,
@@ -36,20 +38,12 @@ class Ranker:
         live: NDArray[np.bool_],
         dim: int,
         mapped: bool = False,
+        lists: Lists | None = None,
     ) -> None:
         self.dim = dim
-        self._coarse = CoarseQuantizer(layout.trained(codebook))
-        self._rotation = Rotation.open(layout.rotation(codebook), dim=dim)
-        self._shards = [
-            ShardLists(
-                layout.lists(part.folder),
-                first_id=part.first_id,
-                num_rows=part.num_codes,
-                dim=dim,
-                mapped=mapped,
-            )
-            for part in shards
-        ]
+        self._lists = lists or FaissLists(
+            layout, codebook=codebook, shards=shards, dim=dim, mapped=mapped
+        )
         self.rows = StoredRows(
             (RowRange(part.first_id, part.n, layout.embeddings(part.folder)) for part in shards),
             dim=dim,
@@ -58,8 +52,7 @@ class Ranker:
 
     def search_on(self, device: FaissDevice) -> None:
         """Search the lists on a GPU where there is one that takes them; scores are as exact."""
-        for shard in self._shards:
-            shard.copy_to(device)
+        self._lists.search_on(device)
 
     def without(self, hidden: Collection[int]) -> "Ranker":
         """The same shards, of which these ids are not found; shares what was opened."""
@@ -73,12 +66,12 @@ class Ranker:
 
     def _find_only(self, live: NDArray[np.bool_]) -> None:
         self._live, self.num_live = live, int(live.sum())
-        self._all = self._lists_of(live)
+        self._all = self._lists.of(live)
 
     @property
     def nlist(self) -> int:
         """The number of lists; 0 where every row is compared."""
-        return self._coarse.nlist
+        return self._lists.nlist
 
     @property
     def live_ids(self) -> NDArray[np.int64]:
@@ -109,6 +102,8 @@ class Ranker:
         """
         queries = self._checked(queries, k, nprobe, rerank)
         chosen = start_nprobe(self.nlist) if nprobe is None else nprobe
+        most = self._lists.most_candidates
+        exact = exact or (most is not None and k > most)
         source: CandidateSource = self._all
         if allowed is not None:
             plan = plan_filter(allowed, self._live)
@@ -134,11 +129,11 @@ class Ranker:
         queries = self._checked(queries, k, None, None)
         return self.search_in(ScanCandidates(rows, ids), queries, k, nprobe=1, rows=rows)
 
-    def within(self, ids: NDArray[np.int64]) -> ListCandidates:
+    def within(self, ids: NDArray[np.int64]) -> CandidateSource:
         """The lists, of which only these live ids may be found."""
         chosen = np.zeros_like(self._live)
         chosen[ids] = True
-        return self._lists_of(chosen)
+        return self._lists.of(chosen)
 
     def search_in(
         self,
@@ -172,9 +167,6 @@ class Ranker:
                 ranked[unsettled[place]] = scored.first(place, k)
             unsettled, depth = unsettled[~is_settled], deeper
         return ranked
-
-    def _lists_of(self, chosen: NDArray[np.bool_]) -> ListCandidates:
-        return ListCandidates(self._coarse, self._shards, chosen, rotation=self._rotation)
 
     def _checked(
         self,
