@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
+from index.backend import Backend, milvus_uri_field
 from index.bare_words import with_flag
 from index.catalog_setting import catalog_field
 from multigrain.config import Config
@@ -20,6 +21,7 @@ class AddConfig(Config):
 
     index: Path = Field(description="index folder")
     catalog: SecretStr | None = catalog_field()
+    milvus_uri: SecretStr | None = milvus_uri_field()
     photos: list[Path] = Field(
         min_length=1, description="photo to add; may be given without the flag; repeatable"
     )
@@ -53,6 +55,7 @@ def _add(config: AddConfig) -> int:
         config.photos,
         Embedder.open(checkpoint, device=config.device),
         catalog=config.catalog,
+        backend=Backend(uri=config.milvus_uri),
     )
     print(
         f"new {report.num_new}, {report.num_live} live, bad {report.num_bad}; "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import ByteSize, Field, SecretStr, model_validator
 
+from index.backend import Backend, BackendName, backend_field, milvus_uri_field
 from index.embedding.place import Place, place_in
 from multigrain.config import Config
 from multigrain.locations import Location
@@ -44,6 +45,8 @@ class BuildConfig(Config):
         "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE, or sqlite for the index's own file; "
         "unset: as before, sqlite at first",
     )
+    backend: BackendName | None = backend_field()
+    milvus_uri: SecretStr | None = milvus_uri_field()
     verify_content: bool = Field(
         default=False, description="hash every file, whatever its size and times say"
     )
@@ -226,6 +229,7 @@ def _build(config: BuildConfig, together: "Crew | None") -> int:
             announce=lambda line: print(f"{PROG}: {line}", file=sys.stderr),
             crew=crew,
             catalog=config.catalog,
+            backend=Backend(config.backend, config.milvus_uri),
         )
     except OSError as error:  # a full disk, a folder that may not be written
         raise IndexFolderError(

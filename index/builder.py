@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from pydantic import SecretStr
 
+from index.backend import PUBLISHED_FOR, Backend
 from index.catalog_scan import ScanCounts
 from index.codebook.asked import kept_lines, to_record
 from index.codebook.footprint import Expected, MemoryCheck
@@ -108,6 +109,7 @@ def build_index(
     announce: Callable[[str], None] = _say_nothing,
     crew: AnyCrew | None = None,
     catalog: SecretStr | None = None,
+    backend: Backend = PUBLISHED_FOR,
 ) -> BuildReport:
     """Bring the index folder `out` up to date with the photo collections; raises IndexFolderError.
 
@@ -117,7 +119,8 @@ def build_index(
     collection whose photos are gone all at once is refused, unless `allow_vanished`. What the
     build expects to make is announced in a line before photos are embedded, which a `crew` of
     processes shares. Readers find the catalog in the database of the address `catalog`, or with
-    sqlite in the folder's own file; without it where they found it before.
+    sqlite in the folder's own file; without it where they found it before. A `backend` of milvus
+    searches the rows there, one of faiss in the folder's lists; without a name as before.
     """
     times = StageTimes()
     load_faiss()
@@ -136,7 +139,12 @@ def build_index(
     with (
         full_disk_errors(Layout(Path(out).absolute()), checkpoint.stat().st_size) as need,
         open_workshop(
-            out, checkpoint=checkpoint, embedder=embedder, steps=steps, catalog=catalog
+            out,
+            checkpoint=checkpoint,
+            embedder=embedder,
+            steps=steps,
+            catalog=catalog,
+            backend=backend,
         ) as shop,
     ):
         mark = shop.journal.scan_mark()

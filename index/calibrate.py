@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
+from index.backend import PUBLISHED_FOR, Backend, milvus_uri_field
 from index.catalog_setting import catalog_field
 from index.collection.reading import PhotoEmbedder
 from index.manifest import CalibrationPart, Manifest
@@ -23,6 +24,7 @@ class CalibrateConfig(Config):
 
     index: Path = Field(description="index folder")
     catalog: SecretStr | None = catalog_field()
+    milvus_uri: SecretStr | None = milvus_uri_field()
     labels: Path | None = Field(
         default=None,
         description="CSV or JSONL list of photos (path, instance) or of pairs (path, other, same: "
@@ -52,7 +54,13 @@ def _calibrate(config: CalibrateConfig) -> int:
     layout = Layout(config.index.absolute())
     checkpoint = layout.checkpoint(live_manifest(layout).model.fingerprint)
     embedder = Embedder.open(checkpoint, device=config.device)
-    manifest = calibrate(config.index, embedder, labels=config.labels, catalog=config.catalog)
+    manifest = calibrate(
+        config.index,
+        embedder,
+        labels=config.labels,
+        catalog=config.catalog,
+        backend=Backend(uri=config.milvus_uri),
+    )
     assert manifest.calibration is not None
     print(_answer(manifest.calibration))
     print(f"published generation {manifest.generation} in {config.index}")
@@ -65,6 +73,7 @@ def calibrate(
     *,
     labels: Path | None = None,
     catalog: SecretStr | None = None,
+    backend: Backend = PUBLISHED_FOR,
 ) -> Manifest:
     """Fit the pairs of a labelled list, or of edited copies, and publish a generation with it.
 
@@ -87,7 +96,7 @@ def calibrate(
         else:
             pairs = labelled_pairs(labels, embedder, num_threads=num_cpus())
     part = fit_pairs(pairs, source="labels" if labels else "copies")
-    with reopen_workshop(root, catalog=catalog) as shop:
+    with reopen_workshop(root, catalog=catalog, backend=backend) as shop:
         assert shop.parent is not None
         codebook = trained_codebook(shop, factory=shop.parent.factory)
         return publish_generation(shop, codebook, calibration=part)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
+from index.backend import Backend, milvus_uri_field
 from index.catalog_setting import catalog_field
 from multigrain.config import Config
 from multigrain.program import load_config, run_main
@@ -19,6 +20,7 @@ class CompactConfig(Config):
 
     index: Path = Field(description="index folder")
     catalog: SecretStr | None = catalog_field()
+    milvus_uri: SecretStr | None = milvus_uri_field()
     shard_rows: int = Field(default=1_000_000, ge=1, description="rows of a shard")
     force: bool = Field(
         default=False, description="merge and clean every shard, not only those the rules name"
@@ -45,7 +47,8 @@ def _compact(config: CompactConfig) -> int:
     from index.workshop import reopen_workshop
 
     load_faiss()
-    with reopen_workshop(config.index, catalog=config.catalog) as shop:
+    backend = Backend(uri=config.milvus_uri)
+    with reopen_workshop(config.index, catalog=config.catalog, backend=backend) as shop:
         assert shop.parent is not None
         codebook = trained_codebook(shop, factory=shop.parent.factory)
         num_gone = merge_shards(shop, codebook, shard_rows=config.shard_rows, force=config.force)

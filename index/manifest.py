@@ -62,6 +62,18 @@ class DatabasePart(_Part):
     namespace: str
 
 
+class MilvusPart(_Part):
+    """Where the live rows are searched instead: a Milvus, without secrets, and a collection in it.
+
+    `index` is its type there, `rows` how many rows the collection holds.
+    """
+
+    uri: str
+    collection: str
+    index: str
+    rows: int
+
+
 class CountsPart(_Part):
     """Rows (contents), those live and dead, live photo files, quarantined ones, the next id."""
 
@@ -178,6 +190,7 @@ class Manifest(_Part):
     tombstones: FilePart
     catalog: FilePart
     database: DatabasePart | None = None
+    milvus: MilvusPart | None = None
     checkpoint: FilePart | None = None
     counts: CountsPart
     adds: AddsPart = AddsPart()

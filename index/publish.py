@@ -30,6 +30,7 @@ from index.manifest import (
     ModelPart,
     ShardPart,
 )
+from index.milvus_loading import MilvusServer
 from index.searching.canaries import choose_canaries
 from index.searching.ranker import Ranker
 from index.steps import Steps
@@ -54,10 +55,12 @@ def publish(
     steps: Steps,
     calibration: CalibrationPart | None = None,
     server: CatalogServer | None = None,
+    milvus: MilvusServer | None = None,
 ) -> Manifest:
     """Write the next generation and make it the live one; without a calibration, its parent's.
 
-    Its catalog is put into the database of a `server` too, for readers to ask.
+    Its catalog is put into the database of a `server` too, for readers to ask, and its live rows
+    into a `milvus`.
     """
     name = journal.start_generation()
     shards = shard_parts(layout, journal)
@@ -86,6 +89,15 @@ def publish(
         tombstones=_file_part(layout, layout.live_bitmap(name)),
         catalog=_file_part(layout, layout.catalog(name)),
         database=_database_part(layout, journal, name, server, steps=steps),
+        milvus=milvus
+        and milvus.load(
+            ranker.rows,
+            live_ids,
+            shards=shards,
+            factory=codebook.factory,
+            begun=journal.begun(),
+            steps=steps,
+        ),
         checkpoint=_checkpoint_part(layout, parent, model),
         counts=counts,
         adds=AddsPart(folded=journal.folded()),
@@ -108,6 +120,7 @@ def is_due(
     asked: AskedPart,
     *,
     server: CatalogServer | None = None,
+    milvus: MilvusServer | None = None,
 ) -> bool:
     """Whether a new generation would differ from the live one."""
     has_changed = journal.open_generation() is not None or codebook.name != parent.codebook
@@ -117,7 +130,7 @@ def is_due(
     is_tuned_anew = not is_exact(codebook.factory) and (
         last_tuned(layout, parent, codebook) != parent.search
     )
-    is_whole = _has_files(layout, parent) and _is_on(server, parent)
+    is_whole = _has_files(layout, parent) and _is_on(server, parent) and _is_in(milvus, parent)
     return is_other or is_tuned_anew or not is_live or not is_whole
 
 
@@ -126,6 +139,13 @@ def _is_on(server: CatalogServer | None, parent: Manifest) -> bool:
     if server is None or parent.database is None:
         return server is None and parent.database is None
     return parent.database.url == server.address and server.has(parent.database.namespace)
+
+
+def _is_in(milvus: MilvusServer | None, parent: Manifest) -> bool:
+    """Whether the live generation's rows are searched where they are wanted."""
+    if milvus is None or parent.milvus is None:
+        return milvus is None and parent.milvus is None
+    return parent.milvus.uri == milvus.uri and milvus.has(parent.milvus)
 
 
 def _has_files(layout: Layout, parent: Manifest) -> bool:

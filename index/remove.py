@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr, model_validator
 
+from index.backend import Backend, milvus_uri_field
 from index.catalog_setting import catalog_field
 from multigrain.config import Config
 from multigrain.program import load_config, run_main
@@ -19,6 +20,7 @@ class RemoveConfig(Config):
 
     index: Path = Field(description="index folder")
     catalog: SecretStr | None = catalog_field()
+    milvus_uri: SecretStr | None = milvus_uri_field()
     id_: list[int] = Field(
         default=[], description="id of a photo, as a search gives it; repeatable"
     )
@@ -56,6 +58,7 @@ def _remove(config: RemoveConfig) -> int:
         paths=config.path,
         photos=config.photo,
         catalog=config.catalog,
+        backend=Backend(uri=config.milvus_uri),
     )
     print(
         f"removed {report.num_removed}, {report.num_live} live; "

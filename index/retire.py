@@ -13,6 +13,7 @@ from index.errors import IndexFolderError
 from index.layout import Layout
 from index.lock import is_read_by_someone
 from index.manifest import Manifest, parse_manifest
+from index.milvus_loading import MilvusServer
 from index.steps import Steps
 from index.store import require_size
 
@@ -25,16 +26,18 @@ def retire(
     *,
     steps: Steps,
     server: CatalogServer | None = None,
+    milvus: MilvusServer | None = None,
     begun: str = "",
 ) -> None:
-    """Remove old manifests, then every file and every catalog in the database they alone name.
+    """Remove old manifests, then everything they alone name: files, catalogs, collections.
 
-    A parent that has lost files of its own could not take the live one's place, and goes too.
+    Catalogs are those in the database of a `server`, collections those in `milvus`. A parent that
+    has lost files of its own could not take the live one's place, and goes too.
     """
     parent = _read(layout, live.parent) if live.parent else None
     has_use = parent is not None and _has_files(layout, parent)
     needed = {live.generation, live.parent if has_use else None}
-    retire_but(layout, needed, steps=steps, server=server, begun=begun)
+    retire_but(layout, needed, steps=steps, server=server, milvus=milvus, begun=begun)
 
 
 def retire_but(
@@ -43,6 +46,7 @@ def retire_but(
     *,
     steps: Steps,
     server: CatalogServer | None = None,
+    milvus: MilvusServer | None = None,
     begun: str = "",
 ) -> None:
     """The same, of all generations but these and those being read."""
@@ -61,6 +65,9 @@ def retire_but(
         if server is not None:
             named = [one.database.namespace for one in kept if one.database]
             server.retire(named, begun=begun, steps=steps)
+        if milvus is not None:
+            loaded = [one.milvus.collection for one in kept if one.milvus]
+            milvus.retire(loaded, begun=begun, steps=steps)
         remove_segments(layout, up_to=min(one.adds.folded for one in kept), steps=steps)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field, SecretStr
 
+from index.backend import Backend, BackendName, backend_field, milvus_uri_field
 from index.bare_words import with_flag
 from index.catalog_setting import catalog_field
 from index.searching.alike import DUPLICATE_COSINE, DUPLICATE_PROBABILITY, NUM_COMPARED, Dedup
@@ -35,6 +36,8 @@ class SearchConfig(Config):
         default=None, description="where an index of a URL is kept; none: the user's cache"
     )
     catalog: SecretStr | None = catalog_field()
+    backend: BackendName | None = backend_field()
+    milvus_uri: SecretStr | None = milvus_uri_field()
     photo: Path = Field(description="photo to search with; may be given without the flag")
     limit: int = Field(default=10, ge=1, description="neighbours to print")
     where: list[str] = Field(
@@ -132,7 +135,11 @@ def _search(config: SearchConfig) -> int:
     filters = parse_filters(config.where)
     source = IndexSource(config.index, cache_dir=config.cache_dir)
     opener = partial(
-        Searcher.open, mapped=config.mapped, device=config.search_device, catalog=config.catalog
+        Searcher.open,
+        mapped=config.mapped,
+        device=config.search_device,
+        catalog=config.catalog,
+        backend=Backend(config.backend, config.milvus_uri),
     )
     searcher = source.open(opener)
     try:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import SecretStr
 
+from index.backend import FAISS, Backend
 from index.catalog_opening import open_catalog
 from index.catalog_reader import Content
 from index.changes.follower import Follower
@@ -18,7 +20,13 @@ from index.errors import IndexFolderError, NotCalibratedError
 from index.faiss_gpu import FaissDevice
 from index.layout import Layout
 from index.manifest import Manifest
-from index.searching.canaries import CanaryEmbedder, check_embeddings, replay
+from index.milvus_lists import MilvusLists
+from index.searching.canaries import (
+    CanaryEmbedder,
+    check_embeddings,
+    replay,
+    replay_approximately,
+)
 from index.searching.opening import check_files, open_current, open_newest
 from index.searching.present import Present
 from index.searching.ranker import Ranker
@@ -56,6 +64,7 @@ class Searcher:
         mapped: bool = False,
         device: str = "cpu",
         catalog: SecretStr | None = None,
+        backend: Backend = FAISS,
     ) -> None:
         self._layout, self._held = layout, held
         self.manifest = manifest
@@ -64,24 +73,30 @@ class Searcher:
         self.fingerprint = manifest.model.fingerprint
         self.checkpoint_path = layout.checkpoint(self.fingerprint)
         live = check_files(layout, manifest)
-        self._ranker = Ranker(
-            layout,
-            codebook=manifest.codebook,
-            shards=manifest.shards,
-            live=live,
-            dim=self.dim,
-            mapped=mapped,
-        )
-        replay(manifest, self._ranker)
-        self._ranker.search_on(FaissDevice(device))
-        self._catalog = open_catalog(layout, manifest, catalog=catalog)
-        try:
+        with ExitStack() as opened:
+            lists = _milvus_lists(layout, manifest, backend, live, device=device)
+            if lists is not None:
+                opened.callback(lists.close)
+            self._ranker = Ranker(
+                layout,
+                codebook=manifest.codebook,
+                shards=manifest.shards,
+                live=live,
+                dim=self.dim,
+                mapped=mapped,
+                lists=lists,
+            )
+            if lists is None:
+                replay(manifest, self._ranker)
+            else:
+                replay_approximately(manifest, self._ranker)
+            self._ranker.search_on(FaissDevice(device))
+            self._catalog = open_catalog(layout, manifest, catalog=catalog)
+            opened.callback(self._catalog.close)
             self._catalog.check()
             self._follower = Follower(layout, manifest, self._catalog)
             recent = self._follower.refresh()
-        except BaseException:
-            self._catalog.close()
-            raise
+            self._opened = opened.pop_all()
         self._refreshing = threading.Lock()
         self._present = Present(self._ranker.without(recent.hidden), self._catalog, recent)
 
@@ -93,16 +108,18 @@ class Searcher:
         mapped: bool = False,
         device: str = "cpu",
         catalog: SecretStr | None = None,
+        backend: Backend = FAISS,
     ) -> Self:
         """Open the generation CURRENT names, or, with a warning, the newest one that opens.
 
         `mapped` leaves the lists in their files, whose pages the system reads when a search
         needs them; answers are the same. On a `device` of "cuda" or "cuda:N" faiss-gpu searches
         the lists; without it, or for codes it does not know, the CPU does, after one line.
-        `catalog` is the address, with its password, of the database a catalog was put into.
+        `catalog` is the address, with its password, of the database a catalog was put into, and
+        a `backend` of milvus finds candidates in the collection that the rows were put into.
         Raises IndexFolderError naming the damaged file when none opens.
         """
-        opener = partial(cls, mapped=mapped, device=device, catalog=catalog)
+        opener = partial(cls, mapped=mapped, device=device, catalog=catalog, backend=backend)
         return open_newest(Layout(Path(root)), opener)
 
     @classmethod
@@ -113,9 +130,10 @@ class Searcher:
         mapped: bool = False,
         device: str = "cpu",
         catalog: SecretStr | None = None,
+        backend: Backend = FAISS,
     ) -> Self:
         """Open the generation CURRENT names and no other; raises IndexFolderError."""
-        opener = partial(cls, mapped=mapped, device=device, catalog=catalog)
+        opener = partial(cls, mapped=mapped, device=device, catalog=catalog, backend=backend)
         return open_current(Layout(Path(root)), opener)
 
     def refresh(self) -> bool:
@@ -316,8 +334,29 @@ class Searcher:
 
     def close(self) -> None:
         """Let the builder remove this generation; no search may follow."""
-        self._catalog.close()
+        self._opened.close()
         self._held.close()
+
+
+def _milvus_lists(
+    layout: Layout,
+    manifest: Manifest,
+    backend: Backend,
+    live: NDArray[np.bool_],
+    *,
+    device: str,
+) -> MilvusLists | None:
+    """The collection that is searched instead of the shards' lists."""
+    found = backend.milvus_of(manifest, index=str(layout.root))
+    if found is None:
+        return None
+    if device != "cpu":
+        raise IndexFolderError(
+            f"{layout.root}: --search-device {device} is for the index's own lists; leave it out, "
+            "or search with --backend faiss"
+        )
+    uri, part = found
+    return MilvusLists(uri, part, factory=manifest.factory, loaded=np.flatnonzero(live))
 
 
 def _may_be_there(file: Path | Url) -> bool:

@@ -29,6 +29,7 @@ from index.embedding.model_rows import batch_size_on
 from index.encode import encode_missing, require_encoded, row_ranges
 from index.errors import IndexFolderError
 from index.manifest import AskedPart, CalibrationPart, Manifest
+from index.milvus_index import milvus_index
 from index.publish import is_due, publish, shard_parts, write_quarantine
 from index.retire import retire
 from index.rows import StoredRows
@@ -280,7 +281,15 @@ def publish_generation(
     if (
         manifest is None
         or not is_calibrated
-        or is_due(shop.layout, shop.journal, manifest, codebook, asked, server=shop.server)
+        or is_due(
+            shop.layout,
+            shop.journal,
+            manifest,
+            codebook,
+            asked,
+            server=shop.server,
+            milvus=shop.milvus,
+        )
     ):
         folders = [record.folder for record in shop.journal.shards()]
         warn_of_imbalance(shop.layout, codebook=codebook.name, folders=folders)
@@ -297,13 +306,17 @@ def publish_generation(
             steps=shop.steps,
             calibration=calibration,
             server=shop.server,
+            milvus=shop.milvus,
         )
+    if shop.milvus and manifest.milvus:
+        shop.milvus.switch(manifest.milvus.collection, begun=shop.journal.begun())
     # Where nothing differs, what a build that was killed behind CURRENT left.
     retire(
         shop.layout,
         manifest,
         steps=shop.steps,
         server=shop.server,
+        milvus=shop.milvus,
         begun=shop.journal.begun(),
     )
     remove_uploads(shop)
@@ -322,7 +335,7 @@ def asked_of(
 def _factory(shop: Workshop, factory: str | None, *, num_live: int, ram: int | None) -> str:
     ranges = row_ranges(shop.layout, shop.journal)
     asked = asked_of(shop, factory=factory, ram=ram, num_live=num_live)
-    return choose_factory(
+    chosen = choose_factory(
         num_live=num_live,
         num_rows=sum(part.n for part in ranges),
         num_shards=len(ranges),
@@ -330,3 +343,6 @@ def _factory(shop: Workshop, factory: str | None, *, num_live: int, ram: int | N
         ram=asked.ram,
         factory=asked.factory,
     )
+    if shop.milvus:
+        milvus_index(chosen)  # refuses codes that Milvus has not before anything is trained
+    return chosen

@@ -93,6 +93,7 @@ def read_stats(root: Path, *, catalog: SecretStr | None = None) -> dict[str, Any
         "bad": bad,
         "shards": len(manifest.shards),
         "factory": manifest.factory,
+        "milvus": manifest.milvus and manifest.milvus.collection,
         "codebook": manifest.codebook,
         "checkpoint": manifest.model.fingerprint,
         "dimension": manifest.model.D,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pydantic import SecretStr
 
+from index.backend import PUBLISHED_FOR, Backend
 from index.catalog_journal import Journal
 from index.catalog_opening import require_same_kind
 from index.catalog_publishing import CatalogServer
@@ -18,6 +19,7 @@ from index.faiss_gpu import FaissDevice
 from index.layout import Layout
 from index.lock import builder_lock, require_original
 from index.manifest import Manifest, ModelPart
+from index.milvus_loading import MilvusServer
 from index.prepare import open_journal, take_checkpoint
 from index.steps import Steps, no_steps
 from index.store import remove_temporaries
@@ -28,7 +30,8 @@ class Workshop(NamedTuple):
 
     `parent` is the live generation, `started` the time in UTC that new records carry,
     `device` where training and the assignment of rows run, `faiss_device` where codes are made,
-    `server` the database that readers find the catalog in, None where that is its file.
+    `server` the database that readers find the catalog in, None where that is its file, `milvus`
+    where the rows are searched, None where that is the folder's own lists.
     """
 
     layout: Layout
@@ -40,6 +43,7 @@ class Workshop(NamedTuple):
     device: str = "cpu"
     faiss_device: FaissDevice | None = None
     server: CatalogServer | None = None
+    milvus: MilvusServer | None = None
 
 
 @contextmanager
@@ -50,11 +54,12 @@ def open_workshop(
     embedder: PhotoEmbedder,
     steps: Steps = no_steps,
     catalog: SecretStr | None = None,
+    backend: Backend = PUBLISHED_FOR,
 ) -> Iterator[Workshop]:
     """Make or open an index folder for building with a checkpoint's model.
 
-    `catalog` is the address of the database to publish the catalog to, or sqlite; without it
-    that of the live generation.
+    `catalog` is the address of the database to publish the catalog to, or sqlite, `backend` who
+    searches; without them those of the live generation.
 
     Raises BuilderBusyError while another process builds, OtherCheckpointError where the folder
     belongs to another checkpoint, IndexFolderError where its journal cannot be used.
@@ -67,7 +72,10 @@ def open_workshop(
         with open_journal(layout, steps=steps) as journal:
             parent = current_manifest(layout)
             device = str(embedder.device)
-            with _opened_server(layout, parent, catalog) as server:
+            with (
+                _opened_server(layout, parent, catalog) as server,
+                _opened_milvus(layout, parent, backend) as milvus,
+            ):
                 yield Workshop(
                     layout,
                     journal,
@@ -78,12 +86,17 @@ def open_workshop(
                     device,
                     FaissDevice(device),
                     server,
+                    milvus,
                 )
 
 
 @contextmanager
 def reopen_workshop(
-    root: Path, *, steps: Steps = no_steps, catalog: SecretStr | None = None
+    root: Path,
+    *,
+    steps: Steps = no_steps,
+    catalog: SecretStr | None = None,
+    backend: Backend = PUBLISHED_FOR,
 ) -> Iterator[Workshop]:
     """Open a published index folder for stages that embed no photo; raises as `open_workshop`."""
     layout = Layout(Path(root).absolute())
@@ -95,8 +108,14 @@ def reopen_workshop(
             # Read again under the lock: a builder may have published in between.
             parent = current_manifest(layout) or parent
             require_same_kind(layout, parent, catalog)
-            with _opened_server(layout, parent, catalog) as server:
-                yield Workshop(layout, journal, parent, parent.model, _now(), steps, server=server)
+            with (
+                _opened_server(layout, parent, catalog) as server,
+                _opened_milvus(layout, parent, backend) as milvus,
+            ):
+                model, now = parent.model, _now()
+                yield Workshop(
+                    layout, journal, parent, model, now, steps, server=server, milvus=milvus
+                )
 
 
 @contextmanager
@@ -112,6 +131,19 @@ def _opened_server(
     with closing(CatalogServer(url, folder=layout.root)) as server:
         server.check()
         yield server
+
+
+@contextmanager
+def _opened_milvus(
+    layout: Layout, parent: Manifest | None, backend: Backend
+) -> Iterator[MilvusServer | None]:
+    """The Milvus, asked before any work is done for it."""
+    uri = backend.milvus_uri(parent.milvus if parent else None, index=str(layout.root))
+    if uri is None:
+        yield None
+        return
+    with closing(MilvusServer(uri, folder=layout.root)) as milvus:
+        yield milvus
 
 
 def _model_part(embedder: PhotoEmbedder) -> ModelPart:

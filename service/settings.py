@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr, field_validator
 
+from index.backend import BackendName, backend_field, milvus_uri_field
 from index.catalog_setting import catalog_field
 from multigrain.config import Config
 from multigrain.locations import Location
@@ -18,6 +19,8 @@ class Settings(Config):
         description="index folder, as made by index.build, or the URL it was sent to by index.push"
     )
     catalog: SecretStr | None = catalog_field()
+    backend: BackendName | None = backend_field()
+    milvus_uri: SecretStr | None = milvus_uri_field()
     checkpoint: Location | None = Field(
         None, description="checkpoint file or its URL; default: the copy in the index folder"
     )

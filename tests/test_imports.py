@@ -37,6 +37,8 @@ ONLY_IN = {
     "torchvision": ("multigrain/backbone", "trainer/"),
     "PIL": ("multigrain/", "trainer/"),
     "fsspec": ("multigrain/object_store.py",),
+    "pymilvus": ("index/milvus_",),
+    "grpc": ("index/milvus_",),
 }
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 

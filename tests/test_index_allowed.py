@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from index_fixtures import VectorEmbedder, build, exact_neighbours, random_units, write_vectors
+from pydantic import SecretStr
 
 import index.searching.filters
+from index.backend import Backend
 from index.errors import IndexFolderError
 from index.searcher import Neighbour, Searcher
 from index.searching.filters import plan_filter
@@ -21,10 +23,14 @@ DEAD = range(0, NUM_ROWS, 12)
 
 @pytest.fixture(scope="module", params=["Flat", "IVF8,SQfp16"])
 def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """360 rows in three shards, some of them dead, the second half as copies of the first."""
+    """360 rows in three shards, some of them dead, the second half as copies of the first.
+
+    They are put into Milvus, too.
+    """
     folder = tmp_path_factory.mktemp("filters")
     photos = write_vectors(folder / "photos", rows())
-    options = {"factory": request.param, "shard_rows": 150}
+    milvus = Backend("milvus", SecretStr(str(folder / "milvus.db")))
+    options = {"factory": request.param, "shard_rows": 150, "backend": milvus}
     build(photos, folder / "index", VectorEmbedder(), **options)
     for number in DEAD:
         (photos / f"{number:06d}").unlink()
@@ -32,10 +38,11 @@ def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return folder / "index"
 
 
-@pytest.fixture(params=[False, True], ids=["in memory", "mapped"])
+@pytest.fixture(params=["in memory", "mapped", "milvus"])
 def searcher(root: Path, request: pytest.FixtureRequest) -> Iterator[Searcher]:
-    """A searcher that has the lists in memory, and one that maps them."""
-    with closing(Searcher.open(root, mapped=request.param)) as opened:
+    """A searcher that has the lists in memory, one that maps them, and one on Milvus."""
+    backend = Backend("milvus" if request.param == "milvus" else "faiss")
+    with closing(Searcher.open(root, mapped=request.param == "mapped", backend=backend)) as opened:
         yield opened
 
 

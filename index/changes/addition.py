@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from index.backend import PUBLISHED_FOR, Backend
 from index.builder import TARGET_RECALL, BuildReport, build_index
 from index.collection.photo_file import read_photo_file
 from index.collection.reading import PhotoEmbedder
@@ -30,6 +31,7 @@ def add_photos(
     decode_threads: int | None = None,
     steps: Steps = no_steps,
     catalog: SecretStr | None = None,
+    backend: Backend = PUBLISHED_FOR,
 ) -> BuildReport:
     """Embed photos and publish the index with them; bytes that were removed get a new id.
 
@@ -38,7 +40,7 @@ def add_photos(
     """
     files = [_absolute(path) for path in photos]
     hashes = [_hash(file) for file in files]
-    with reopen_workshop(root, steps=steps, catalog=catalog) as shop:
+    with reopen_workshop(root, steps=steps, catalog=catalog, backend=backend) as shop:
         assert shop.parent is not None
         _write_list(shop, files)
         shop.journal.give_up(hashes, root=str(shop.layout.added))
@@ -54,6 +56,7 @@ def add_photos(
         decode_threads=decode_threads,
         steps=steps,
         catalog=catalog,
+        backend=backend,
     )
 
 

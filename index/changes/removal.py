@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import SecretStr
 
+from index.backend import PUBLISHED_FOR, Backend
 from index.catalog_opening import open_catalog
 from index.catalog_reader import CatalogReader
 from index.changes.follower import Follower
@@ -42,6 +43,7 @@ def remove_photos(
     photos: Sequence[Path] = (),
     steps: Steps = no_steps,
     catalog: SecretStr | None = None,
+    backend: Backend = PUBLISHED_FOR,
 ) -> RemovalReport:
     """Publish the index without some contents: by id, by a path they stand at, by their bytes.
 
@@ -49,7 +51,7 @@ def remove_photos(
     IndexFolderError for what is not there, and for a folder whose build was cut off.
     """
     load_faiss()
-    with reopen_workshop(root, steps=steps, catalog=catalog) as shop:
+    with reopen_workshop(root, steps=steps, catalog=catalog, backend=backend) as shop:
         assert shop.parent is not None
         with closing(open_catalog(shop.layout, shop.parent, catalog=catalog)) as reader:
             follower = Follower(shop.layout, shop.parent, reader)

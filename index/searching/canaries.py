@@ -78,6 +78,17 @@ def replay(manifest: Manifest, ranker: Ranker) -> None:
             )
 
 
+def replay_approximately(manifest: Manifest, ranker: Ranker) -> None:
+    """The same where others than the shards' lists are searched: some of the ids must agree."""
+    for part in manifest.canaries:
+        (found,) = ranker.search(part.vector()[None], _NUM_NEIGHBOURS)
+        if not set(found.ids.tolist()) & set(part.ids):
+            raise IndexFolderError(
+                f"generation {manifest.generation}: canary {part.id} finds {found.ids.tolist()}, "
+                f"none of {part.ids}: what is searched does not hold this index's rows"
+            )
+
+
 def check_embeddings(
     manifest: Manifest, ranker: Ranker, catalog: CatalogReader, embedder: CanaryEmbedder
 ) -> None:

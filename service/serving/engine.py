@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import SecretStr
 
+from index.backend import FAISS, Backend
 from index.replica.source import IndexSource
 from index.searcher import Searcher
 from multigrain.augmented import Augment, decoded_side, embed_looks, looks_at
@@ -63,16 +64,20 @@ class Engine:
         mapped: bool = False,
         search_device: str = "cpu",
         catalog: SecretStr | None = None,
+        backend: Backend = FAISS,
     ) -> "Engine":
         """Open index and model, check that they belong together, warm up and ask the canaries.
 
         `mapped` leaves the index's lists in their files, and faiss-gpu searches them where
         `search_device` is a GPU; the embeddings of the `max_cached`
-        photos seen last are remembered. `catalog` is the address of the catalog's database.
+        photos seen last are remembered. `catalog` is the address of the catalog's database,
+        `backend` who finds candidates.
 
         Raises MultiGrainError when the folder, the checkpoint or a canary is not as it should be.
         """
-        opener = partial(Searcher.open, mapped=mapped, device=search_device, catalog=catalog)
+        opener = partial(
+            Searcher.open, mapped=mapped, device=search_device, catalog=catalog, backend=backend
+        )
         searcher = source.open(opener)
         try:
             path = local_file(checkpoint or searcher.checkpoint_path, cache_dir=cache_dir)

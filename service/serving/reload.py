@@ -10,6 +10,7 @@ from threading import Event, Lock, Thread
 
 from pydantic import SecretStr
 
+from index.backend import FAISS, Backend
 from index.current import Pointer, read_current
 from index.layout import Layout
 from index.replica.source import IndexSource
@@ -50,13 +51,18 @@ class Reloader:
         mapped: bool,
         search_device: str = "cpu",
         catalog: SecretStr | None = None,
+        backend: Backend = FAISS,
         note_end: Callable[[ReloadJob], None],
     ) -> None:
         self._source, self._layout = source, Layout(source.root.absolute())
         self._engine = engine
         self._embedder = _OnEngineThread(engine.embedder, engine_thread)
         self._open = partial(
-            Searcher.open_current, mapped=mapped, device=search_device, catalog=catalog
+            Searcher.open_current,
+            mapped=mapped,
+            device=search_device,
+            catalog=catalog,
+            backend=backend,
         )
         self._note_end = note_end
         self._lock = Lock()

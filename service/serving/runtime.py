@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal, NamedTuple, ParamSpec, TypeVar
 
+from index.backend import Backend
 from index.replica.source import IndexSource
 from multigrain.cpus import num_cpus
 from multigrain.engine import resolve_device
@@ -107,6 +108,7 @@ class Runtime:
                 mapped=settings.mapped,
                 search_device=settings.search_device,
                 catalog=settings.catalog,
+                backend=Backend(settings.backend, settings.milvus_uri),
             ),
         )
         on_cpu = engine.embedder.device == "cpu"
@@ -132,6 +134,7 @@ class Runtime:
             mapped=settings.mapped,
             search_device=settings.search_device,
             catalog=settings.catalog,
+            backend=Backend(settings.backend, settings.milvus_uri),
             note_end=self.metrics.note_reload,
         )
         poll_seconds = settings.reload_poll_s
