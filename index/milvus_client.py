@@ -50,7 +50,7 @@ def open_client(address: MilvusAddress) -> Any:
             "Milvus needs pymilvus: install multigrain-retrieval[milvus]"
         ) from None
     # It logs a traceback for whatever it raises.
-    logging.getLogger("pymilvus.decorators").setLevel(logging.CRITICAL)
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     if address.file is not None:
         address.file.parent.mkdir(parents=True, exist_ok=True)
     with milvus_errors(address, doing="connecting"):

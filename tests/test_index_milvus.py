@@ -11,9 +11,11 @@ from change_fixtures import EMBEDDER, Changing, hits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from index_fixtures import VectorEmbedder, build, random_units, write_photos, write_vectors
+from milvus_lite.adapter.grpc.server import start_server_in_thread
 from pydantic import SecretStr
 
 import index.milvus_client
+import index.milvus_lists
 from index import compact
 from index.backend import FAISS, Backend
 from index.changes.addition import add_photos
@@ -307,6 +309,31 @@ def test_codes_milvus_has_not_are_refused_before_anything_is_trained(
     with pytest.raises(IndexFolderError, match=r"'IVF2,SQ4': Milvus has no such codes; give"):
         build(photos, tmp_path / "index", VectorEmbedder(), factory="IVF2,SQ4", backend=milvus)
     assert not list((tmp_path / "index" / "codebooks").iterdir())
+
+
+def test_a_server_is_asked_as_a_file_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By its address, whose password is written nowhere; when it ends, a search says so."""
+    monkeypatch.setattr(index.milvus_client, "_CONNECT_SECONDS", 2.0)
+    monkeypatch.setattr(index.milvus_lists, "_ANSWER_SECONDS", 2.0)
+    server, database, port = start_server_in_thread(str(tmp_path / "lite"))
+    out, uri = tmp_path / "index", f"http://root:hunter2@127.0.0.1:{port}"
+    build(
+        write_photos(tmp_path / "photos", range(5)),
+        out,
+        backend=Backend("milvus", SecretStr(uri)),
+    )
+    assert part_of(out).uri == f"http://127.0.0.1:{port}"
+    written = (path.read_bytes() for path in out.rglob("*") if path.is_file())
+    assert not [data for data in written if b"hunter2" in data]
+    with closing(Searcher.open(out, backend=ON_MILVUS)) as searcher:
+        assert hits(searcher, 3)[0].id == 3
+        server.stop(grace=0).wait(10)
+        database.close()
+        with pytest.raises(IndexFolderError, match=r"searching collection .*start it"):
+            hits(searcher, 3)
+    assert "hunter2" not in caplog.text
 
 
 def test_a_server_that_does_not_answer_is_named_without_its_password(
