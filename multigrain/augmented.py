@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from multigrain.embedder import EmbeddingError, Embeddings
+from multigrain.embedder import Embeddings
+from multigrain.errors import EmbeddingError
 from multigrain.photo import open_photo
 from multigrain.transforms import Pixels, Preprocessing
 

@@ -23,7 +23,7 @@ from multigrain.engine import (
     open_engine,
     resolve_device,
 )
-from multigrain.errors import MultiGrainError
+from multigrain.errors import EmbeddingError
 from multigrain.photo import open_photo
 from multigrain.photo_limits import DEFAULT_LIMITS, PhotoLimits
 from multigrain.prepared import Prepared, prepared, read_prepared
@@ -33,10 +33,6 @@ from multigrain.views import edited_view
 logger = logging.getLogger(__name__)
 
 Embeddings = npt.NDArray[np.float32]  # [N, D], unit rows
-
-
-class EmbeddingError(MultiGrainError):
-    """A model that returned something which is not an embedding."""
 
 
 class Embedder:

@@ -6,7 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from index_fixtures import StubEmbedder, photo_bytes
+from index_fixtures import photo_bytes
+from stub_embedder import StubEmbedder
 
 from index.changes.writer import AddedPhoto, ChangeWriter, NewPhoto
 from index.searcher import Neighbour, Searcher

@@ -12,8 +12,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
-from index_fixtures import BrokenEmbedder, StubEmbedder
 from numpy.typing import NDArray
+from stub_embedder import BrokenEmbedder, StubEmbedder
 
 from index.embedding.crew import Crew
 from index.embedding.dealer import Dealer, Lane

@@ -16,7 +16,7 @@ from multigrain.augmented import (
     mean_embedding,
     scaled,
 )
-from multigrain.embedder import EmbeddingError
+from multigrain.errors import EmbeddingError
 from multigrain.transforms import Preprocessing
 
 

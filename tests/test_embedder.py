@@ -15,13 +15,14 @@ from PIL import Image
 
 from multigrain.cache_folder import default_cache_dir
 from multigrain.checkpoint import load_checkpoint, save_checkpoint
-from multigrain.embedder import Embedder, EmbeddingError
+from multigrain.embedder import Embedder
 from multigrain.engine import (
     DeviceError,
     DeviceMemoryError,
     open_engine,
     resolve_device,
 )
+from multigrain.errors import EmbeddingError
 from multigrain.photo import PhotoError
 
 TOLERANCE = 1 - 1e-5

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_fixtures import VectorEmbedder, build, exact_neighbours, random_units, write_vectors
+from index_fixtures import build, exact_neighbours, random_units, write_vectors
 from pydantic import SecretStr
+from stub_embedder import VectorEmbedder
 
 import index.searching.filters
 from index.backend import Backend

@@ -10,17 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from index_fixtures import (
-    BrokenEmbedder,
-    StubEmbedder,
-    build,
-    durable_state,
-    photo_bytes,
-    png_of,
-    touch_later,
-    write_photos,
-)
+from index_fixtures import build, durable_state, photo_bytes, png_of, touch_later, write_photos
 from PIL import Image
+from stub_embedder import BrokenEmbedder, StubEmbedder
 
 from index.collection.photo_file import read_photo_file
 from index.collection.sources import open_source, scan

@@ -6,14 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_fixtures import (
-    DIM,
-    VectorEmbedder,
-    build,
-    durable_state,
-    random_units,
-    write_vectors,
-)
+from index_fixtures import build, durable_state, random_units, write_vectors
+from stub_embedder import DIM, VectorEmbedder
 
 from index.calibrate import calibrate
 from index.calibration.fit import fit_pairs

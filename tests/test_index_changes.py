@@ -16,14 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 from change_fixtures import EMBEDDER, Changing, changing, found_ids, hits, seed_of
-from index_fixtures import (
-    StubEmbedder,
-    build,
-    durable_state,
-    exact_neighbours,
-    photo_bytes,
-    write_photos,
-)
+from index_fixtures import build, durable_state, exact_neighbours, photo_bytes, write_photos
+from stub_embedder import StubEmbedder
 
 from index.changes.addition import add_photos
 from index.changes.removal import remove_photos

@@ -9,7 +9,6 @@ import faiss
 import numpy as np
 import pytest
 from index_fixtures import (
-    VectorEmbedder,
     build,
     durable_state,
     exact_neighbours,
@@ -17,6 +16,7 @@ from index_fixtures import (
     write_vectors,
 )
 from numpy.typing import NDArray
+from stub_embedder import VectorEmbedder
 
 import index.faiss_encode
 from index.build import main as build_main

@@ -5,14 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_fixtures import (
-    DIM,
-    VectorEmbedder,
-    build,
-    exact_neighbours,
-    random_units,
-    write_vectors,
-)
+from index_fixtures import build, exact_neighbours, random_units, write_vectors
+from stub_embedder import DIM, VectorEmbedder
 
 from index.catalog_generations import ShardRecord
 from index.changes.addition import add_photos

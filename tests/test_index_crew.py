@@ -7,16 +7,9 @@ from pathlib import Path
 
 import pytest
 from crew_fixtures import FatedEmbedder, ThreadCrew, crew_of_processes
-from index_fixtures import (
-    BrokenEmbedder,
-    StubEmbedder,
-    build,
-    durable_state,
-    photo_bytes,
-    png_of,
-    write_photos,
-)
+from index_fixtures import build, durable_state, photo_bytes, png_of, write_photos
 from PIL import Image
+from stub_embedder import BrokenEmbedder, StubEmbedder
 
 from index.current import live_manifest
 from index.embedding.worker import EXIT_ALONE

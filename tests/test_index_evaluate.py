@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from index_fixtures import VectorEmbedder, build, random_units, write_vectors
+from index_fixtures import build, random_units, write_vectors
 from PIL import Image
+from stub_embedder import VectorEmbedder
 
 from index.build import main as build_main
 from index.evaluate import main as evaluate_main

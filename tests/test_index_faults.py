@@ -14,9 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from index_fixtures import (
-    DIM,
-    StubEmbedder,
-    VectorEmbedder,
     build,
     durable_state,
     photo_bytes,
@@ -24,6 +21,7 @@ from index_fixtures import (
     write_photos,
     write_vectors,
 )
+from stub_embedder import DIM, StubEmbedder, VectorEmbedder
 
 from index.build import main as build_main
 from index.changes.writer import ChangeWriter

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from index_fixtures import StubEmbedder, build, photo_bytes, write_photos
+from index_fixtures import build, photo_bytes, write_photos
 from PIL import Image
 from PIL.ExifTags import IFD, Base
+from stub_embedder import StubEmbedder
 
 import index.catalog_reader
 from index.catalog_opening import open_catalog_file

@@ -9,7 +9,8 @@ import faiss
 import numpy as np
 import pytest
 from gpu_fixtures import FakeGpuFaiss
-from index_fixtures import VectorEmbedder, build, random_units, write_vectors
+from index_fixtures import build, random_units, write_vectors
+from stub_embedder import VectorEmbedder
 
 from index.codebook.rotation import Rotation
 from index.faiss_encode import encode_rows

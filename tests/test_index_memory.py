@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_fixtures import StubEmbedder, build, durable_state, photo_bytes, write_photos
+from index_fixtures import build, durable_state, photo_bytes, write_photos
 from numpy.typing import NDArray
+from stub_embedder import StubEmbedder
 
 import index.embed
 from index.codebook.footprint import building_bytes
@@ -132,7 +133,7 @@ from index.codebook.memory import PeakMemory
 from index.stages import encode_shards, publish_generation, train_codebook
 from index.staging import StagingWriter
 from index.workshop import open_workshop
-from index_fixtures import StubEmbedder
+from stub_embedder import StubEmbedder
 
 D = 64
 FACTORY = "IVF256,SQ8"

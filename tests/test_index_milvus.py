@@ -10,9 +10,10 @@ import pytest
 from change_fixtures import EMBEDDER, Changing, hits
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from index_fixtures import VectorEmbedder, build, random_units, write_photos, write_vectors
+from index_fixtures import build, random_units, write_photos, write_vectors
 from milvus_lite.adapter.grpc.server import start_server_in_thread
 from pydantic import SecretStr
+from stub_embedder import VectorEmbedder
 
 import index.milvus_client
 import index.milvus_lists

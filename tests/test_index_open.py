@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_fixtures import DIM, StubEmbedder, build, write_photos
+from index_fixtures import build, write_photos
+from stub_embedder import DIM, StubEmbedder
 
 from index.current import current_manifest
 from index.errors import IndexFolderError

@@ -8,9 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from index_fixtures import (
-    DIM,
-    StubEmbedder,
-    VectorEmbedder,
     build,
     random_units,
     touch_later,
@@ -18,6 +15,7 @@ from index_fixtures import (
     write_vectors,
 )
 from numpy.typing import NDArray
+from stub_embedder import DIM, StubEmbedder, VectorEmbedder
 
 import index.codebook.footprint
 from index.build import main as build_main

@@ -14,10 +14,11 @@ from alembic.migration import MigrationContext
 from change_fixtures import EMBEDDER, Changing, hits
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from index_fixtures import StubEmbedder, build, durable_state, photo_bytes, write_photos
+from index_fixtures import build, durable_state, photo_bytes, write_photos
 from postgres_running import PostgresServer
 from pydantic import SecretStr
 from sqlalchemy import make_url
+from stub_embedder import StubEmbedder
 
 import index.catalog_publishing
 from index import calibrate, compact, duplicates, export, remove, stats

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_fixtures import StubEmbedder, build, photo_bytes, write_photos
+from index_fixtures import build, photo_bytes, write_photos
 from numpy.typing import NDArray
+from stub_embedder import StubEmbedder
 
 from index.builder import BuildReport
 from index.collection.meter import Meter

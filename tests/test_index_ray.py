@@ -1,32 +1,21 @@
 """Ray embeds for a build, which ends as one process's would: a real Ray of this machine."""
 
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
-from index_fixtures import (
-    BrokenEmbedder,
-    StubEmbedder,
-    build,
-    durable_state,
-    photo_bytes,
-    png_of,
-    write_photos,
-)
-from numpy.typing import NDArray
+from index_fixtures import build, durable_state, photo_bytes, png_of, write_photos
 from PIL import Image
+from stub_embedder import BrokenEmbedder, FatedEmbedder, StubEmbedder
 
 import index.embed
 from index.embedding.ray_session import ray_session
 from index.errors import WorkerError
-from multigrain.engine import DeviceMemoryError
 
 if TYPE_CHECKING:
     from index.embedding.ray_engine import RayCrew
@@ -48,30 +37,11 @@ def session() -> Iterator[None]:
             yield
 
 
-class FatedEmbedder(BrokenEmbedder):
-    """Meets its end, once, with the first photos it is to embed."""
-
-    def __init__(self, fate: str, met: Path) -> None:
-        super().__init__()
-        self._fate, self._met = fate, met
-
-    def embed_pixels(
-        self, pixels: Sequence[NDArray[np.uint8]], batch_size: int = 8
-    ) -> NDArray[np.float32]:
-        """Embed, unless it is the first time."""
-        if not self._met.exists():
-            self._met.touch()
-            if self._fate == "memory":
-                raise DeviceMemoryError("no room for a single photo")
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().embed_pixels(pixels, batch_size)
-
-
 def crew_of(open_embedder: Callable[[], StubEmbedder], **options: Any) -> "RayCrew":
     """Ray with a stub model."""
     from index.embedding.ray_engine import RayCrew  # which imports Ray
 
-    options.setdefault("timeout_seconds", 300.0)  # a busy machine imports torch for minutes
+    options.setdefault("timeout_seconds", 300.0)  # a busy machine starts a worker slowly
     return RayCrew(read=StubEmbedder().read, open_embedder=open_embedder, **options)
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_fixtures import StubEmbedder, build, durable_state, photo_bytes, write_photos
+from index_fixtures import build, durable_state, photo_bytes, write_photos
+from stub_embedder import StubEmbedder
 
 from index.codebook.rotation import Rotation
 from index.errors import IndexFolderError

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from change_fixtures import changing, found_ids
-from index_fixtures import BrokenEmbedder, StubEmbedder, build, photo_bytes, png_of, write_photos
+from index_fixtures import build, photo_bytes, png_of, write_photos
 from PIL import Image
+from stub_embedder import BrokenEmbedder, StubEmbedder
 
 from index.build import main as build_main
 from index.changes.removal import remove_photos

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from change_fixtures import changing, hits
-from index_fixtures import StubEmbedder, build, photo_bytes, write_photos
+from index_fixtures import build, photo_bytes, write_photos
+from stub_embedder import StubEmbedder
 
 from index.add import main as add_main
 from index.build import main as build_main

@@ -6,7 +6,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from index_fixtures import StubEmbedder, build, photo_bytes, write_photos
+from index_fixtures import build, photo_bytes, write_photos
+from stub_embedder import StubEmbedder
 
 from index.changes.writer import ChangeWriter
 from index.current import Pointer, live_manifest

@@ -5,7 +5,8 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from index_fixtures import VectorEmbedder, build, random_units, write_vectors
+from index_fixtures import build, random_units, write_vectors
+from stub_embedder import VectorEmbedder
 
 from index.searcher import Searcher
 from index.searching.reranking import NUM_EXPANDING, NUM_RECIPROCAL, Rerank

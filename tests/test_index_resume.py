@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from index_fixtures import (
     Killed,
-    StubEmbedder,
-    VectorEmbedder,
     build,
     durable_state,
     photo_bytes,
@@ -19,6 +17,7 @@ from index_fixtures import (
     write_photos,
     write_vectors,
 )
+from stub_embedder import StubEmbedder, VectorEmbedder
 
 import index.embed
 from index.errors import IndexFolderError

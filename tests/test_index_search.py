@@ -10,14 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from index_fixtures import (
-    DIM,
-    VectorEmbedder,
-    build,
-    exact_neighbours,
-    random_units,
-    write_vectors,
-)
+from index_fixtures import build, exact_neighbours, random_units, write_vectors
+from stub_embedder import DIM, VectorEmbedder
 
 from index.codebook.factory import factory_strings
 from index.errors import IndexFolderError

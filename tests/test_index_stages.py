@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from index_fixtures import StubEmbedder, build, durable_state, write_photos
+from index_fixtures import build, durable_state, write_photos
+from stub_embedder import StubEmbedder
 
 from index.build import main as build_main
 from index.errors import IndexFolderError

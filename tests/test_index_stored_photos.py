@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from index_fixtures import StubEmbedder, build, photo_bytes, write_photos
+from index_fixtures import build, photo_bytes, write_photos
 from s3fs import S3FileSystem
+from stub_embedder import StubEmbedder
 
 from index.build import main as build_main
 from index.collection.photo_file import read_photo_file, read_same_bytes

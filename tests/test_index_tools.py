@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from change_fixtures import changing
-from index_fixtures import StubEmbedder, build, photo_bytes, write_photos
+from index_fixtures import build, photo_bytes, write_photos
+from stub_embedder import StubEmbedder
 
 from index.changes.removal import remove_photos
 from index.errors import IndexFolderError

@@ -10,9 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from index_fixtures import (
-    DIM,
-    StubEmbedder,
-    VectorEmbedder,
     build,
     exact_neighbours,
     photo_bytes,
@@ -20,6 +17,7 @@ from index_fixtures import (
     write_photos,
     write_vectors,
 )
+from stub_embedder import DIM, StubEmbedder, VectorEmbedder
 
 import index.tuning.held_out
 from index.current import current_manifest

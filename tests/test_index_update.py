@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from index_fixtures import (
     Killed,
-    VectorEmbedder,
     build,
     photo_bytes,
     random_units,
@@ -18,6 +17,7 @@ from index_fixtures import (
     write_photos,
     write_vectors,
 )
+from stub_embedder import VectorEmbedder
 
 from index.build import main as build_main
 from index.errors import IndexFolderError

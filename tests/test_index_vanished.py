@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from index_fixtures import VectorEmbedder, build, random_units, write_photos, write_vectors
+from index_fixtures import build, random_units, write_photos, write_vectors
+from stub_embedder import VectorEmbedder
 
 from index.build import main as build_main
 from index.collection.vanished import vanished_text

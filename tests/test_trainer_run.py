@@ -228,12 +228,20 @@ def test_help_answers_from_another_folder_without_torch(tmp_path: Path) -> None:
     assert not modules & {"torch", "torchvision", "numpy"}
 
 
-def test_help_answers_in_less_than_a_second_of_computing(tmp_path: Path) -> None:
-    """By the processor's time, so that a busy machine does not matter."""
+def computed_by(*arguments: str, cwd: Path) -> float:
+    """Processor seconds of a Python."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, TRAIN, "--help"], cwd=tmp_path, capture_output=True, check=True)
+    subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_help_computes_little_more_than_reading_settings_does(tmp_path: Path) -> None:
+    """Half a second; beside what it stands on, as a busy machine's seconds are longer."""
+    runs = range(3)
+    bare = [computed_by("-c", "import pydantic, yaml", cwd=tmp_path) for _ in runs]
+    helped = [computed_by(str(TRAIN), "--help", cwd=tmp_path) for _ in runs]
+    assert min(helped) < 5 * min(bare)
 
 
 def test_every_setting_is_read_by_some_part() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from multigrain.embedder import EmbeddingError
+from multigrain.errors import EmbeddingError
 
 # Several, so that each shape of the whole-photo rule fills a batch.
 BATCHES_PER_BLOCK = 4

@@ -18,7 +18,7 @@ from index.collection.reading import PhotoEmbedder
 from index.layout import Layout
 from multigrain.ahead import in_order
 from multigrain.cpus import num_cpus
-from multigrain.embedder import EmbeddingError
+from multigrain.errors import EmbeddingError
 from multigrain.photo import PhotoError
 from multigrain.views import VIEW_KINDS
 

@@ -34,7 +34,7 @@ from index.searching.ranker import Ranker
 from index.steps import Steps, no_steps
 from index.store import remove_temporaries
 from multigrain.ahead import in_order
-from multigrain.embedder import EmbeddingError
+from multigrain.errors import EmbeddingError
 from multigrain.files import fsync_folder
 from multigrain.locations import Url
 from multigrain.progress import Progress

@@ -25,7 +25,7 @@ from index.staging import StagedShard
 from index.store import EMBEDDING_DTYPE, fsync_file, require_size
 from index.workshop import Workshop
 from multigrain.ahead import in_order
-from multigrain.embedder import EmbeddingError
+from multigrain.errors import EmbeddingError
 from multigrain.files import fsync_folder, sha256_of
 from multigrain.photo import PhotoError
 
