@@ -14,7 +14,8 @@ from typing import Any
 import litserve
 from fastapi import UploadFile
 
-from index.searcher import Neighbour, Searcher
+from index.searcher import Searcher
+from index.searching.neighbours import Neighbour
 from multigrain.cpus import num_cpus
 from multigrain.embedder import Embedder
 

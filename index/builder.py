@@ -19,6 +19,7 @@ from index.embed import EmbedReport
 from index.embedding.blocks import AnyCrew
 from index.encode import row_ranges
 from index.errors import IndexFolderError
+from index.expectation import asked_of, expectation
 from index.faiss_module import load_faiss
 from index.faiss_train import num_lists
 from index.layout import Layout
@@ -27,10 +28,8 @@ from index.merge import merge_shards
 from index.stage_times import StageTimes
 from index.stages import (
     Stage,
-    asked_of,
     embed_photos,
     encode_shards,
-    expectation,
     publish_generation,
     scan_photos,
     stages_between,
@@ -135,7 +134,6 @@ def build_index(
     )
     due = stages_between(first, last)
     sources = [open_source(path) for path in photos]
-    scanned, embedded = None, None
     with (
         full_disk_errors(Layout(Path(out).absolute()), checkpoint.stat().st_size) as need,
         open_workshop(
@@ -148,6 +146,7 @@ def build_index(
         ) as shop,
     ):
         mark = shop.journal.scan_mark()
+        scanned = None
         if Stage.SCAN in due:
             with times.of(Stage.SCAN):
                 scanned = scan_photos(shop, sources, allow_vanished=allow_vanished)
@@ -155,6 +154,7 @@ def build_index(
         need.total += expected.disk if expected else 0
         if warning := need.warning():
             announce(warning)
+        embedded = None
         if Stage.EMBED in due:
             with times.of(Stage.EMBED):
                 embedded = embed_photos(

@@ -31,6 +31,7 @@ class MilvusLists:
     """A generation's collection; `loaded` are the ids of its rows, int64 [n], ascending."""
 
     most_candidates = MOST_CANDIDATES
+    are_own = False
 
     def __init__(
         self, uri: str, part: MilvusPart, *, factory: str, loaded: NDArray[np.int64]

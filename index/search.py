@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from index.searcher import Neighbour, Searcher
+    from index.searcher import Searcher
+    from index.searching.neighbours import Neighbour
 
 PROG = "index.search"
 _LONG_FORMS = {"--json": ["--output", "json"]}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import BinaryIO, Self, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,8 @@ from index.faiss_gpu import FaissDevice
 from index.layout import Layout
 from index.manifest import Manifest
 from index.milvus_lists import MilvusLists
-from index.searching.canaries import (
-    CanaryEmbedder,
-    check_embeddings,
-    replay,
-    replay_approximately,
-)
+from index.searching.canaries import CanaryEmbedder, check_embeddings, replay
+from index.searching.neighbours import Neighbour, known_neighbours
 from index.searching.opening import check_files, open_current, open_newest
 from index.searching.present import Present
 from index.searching.ranker import Ranker
@@ -39,17 +35,20 @@ from multigrain.calibration import Calibration
 from multigrain.locations import Url
 
 
-class Neighbour(NamedTuple):
-    """A content found by a search: exact cosine, first live path, metadata with all `paths`.
+class SearcherOptions(TypedDict, total=False):
+    """How a generation is opened; answers are the same.
 
-    The probability that it shows the same thing is None where the index is not calibrated.
+    `mapped` leaves the lists in their files, whose pages the system reads when a search needs
+    them. On a `device` of "cuda" or "cuda:N" faiss-gpu searches the lists; without it, or for
+    codes it does not know, the CPU does, after one line. `catalog` is the address, with its
+    password, of the database a catalog was put into, and a `backend` of milvus finds candidates
+    in the collection that the rows were put into.
     """
 
-    id: int
-    score: float
-    uri: str
-    metadata: dict[str, Any]
-    same_probability: float | None = None
+    mapped: bool
+    device: str
+    catalog: SecretStr | None
+    backend: Backend
 
 
 class Searcher:
@@ -86,10 +85,7 @@ class Searcher:
                 mapped=mapped,
                 lists=lists,
             )
-            if lists is None:
-                replay(manifest, self._ranker)
-            else:
-                replay_approximately(manifest, self._ranker)
+            replay(manifest, self._ranker)
             self._ranker.search_on(FaissDevice(device))
             self._catalog = open_catalog(layout, manifest, catalog=catalog)
             opened.callback(self._catalog.close)
@@ -101,40 +97,17 @@ class Searcher:
         self._present = Present(self._ranker.without(recent.hidden), self._catalog, recent)
 
     @classmethod
-    def open(
-        cls,
-        root: Path,
-        *,
-        mapped: bool = False,
-        device: str = "cpu",
-        catalog: SecretStr | None = None,
-        backend: Backend = FAISS,
-    ) -> Self:
+    def open(cls, root: Path, **options: Unpack[SearcherOptions]) -> Self:
         """Open the generation CURRENT names, or, with a warning, the newest one that opens.
 
-        `mapped` leaves the lists in their files, whose pages the system reads when a search
-        needs them; answers are the same. On a `device` of "cuda" or "cuda:N" faiss-gpu searches
-        the lists; without it, or for codes it does not know, the CPU does, after one line.
-        `catalog` is the address, with its password, of the database a catalog was put into, and
-        a `backend` of milvus finds candidates in the collection that the rows were put into.
         Raises IndexFolderError naming the damaged file when none opens.
         """
-        opener = partial(cls, mapped=mapped, device=device, catalog=catalog, backend=backend)
-        return open_newest(Layout(Path(root)), opener)
+        return open_newest(Layout(Path(root)), partial(cls, **options))
 
     @classmethod
-    def open_current(
-        cls,
-        root: Path,
-        *,
-        mapped: bool = False,
-        device: str = "cpu",
-        catalog: SecretStr | None = None,
-        backend: Backend = FAISS,
-    ) -> Self:
+    def open_current(cls, root: Path, **options: Unpack[SearcherOptions]) -> Self:
         """Open the generation CURRENT names and no other; raises IndexFolderError."""
-        opener = partial(cls, mapped=mapped, device=device, catalog=catalog, backend=backend)
-        return open_current(Layout(Path(root)), opener)
+        return open_current(Layout(Path(root)), partial(cls, **options))
 
     def refresh(self) -> bool:
         """Take in what was added and deleted since the last call; whether there was anything.
@@ -232,22 +205,7 @@ class Searcher:
 
     def neighbours(self, ranked: Sequence[Ranked]) -> list[list[Neighbour]]:
         """What is known of ranked contents, also of those deleted since; one query for all."""
-        entries = self._present.entries(
-            [int(i) for part in ranked for i in part.ids], also_dead=True
-        )
-        return [
-            [
-                Neighbour(int(i), float(score), entries[int(i)].uri, entries[int(i)].metadata, same)
-                for i, score, same in zip(*part, self._same_probabilities(part), strict=True)
-            ]
-            for part in ranked
-        ]
-
-    def _same_probabilities(self, part: Ranked) -> Sequence[float | None]:
-        if self.calibration is None:
-            return [None] * len(part.ids)
-        probabilities: list[float] = self.calibration.probabilities(part.scores).tolist()
-        return probabilities
+        return known_neighbours(ranked, self._present, self.calibration)
 
     def embedding(self, id: int) -> NDArray[np.float32] | None:  # noqa: A002 - the index's word for a row
         """The stored embedding of a content, unit fp32 [D]; None for an unknown or dead id."""

@@ -14,22 +14,18 @@ from numpy.typing import NDArray
 from index.catalog_scan import ScanCounts
 from index.changes.folding import take_changes
 from index.changes.uploads import remove_uploads
-from index.codebook.asked import asked_now
 from index.codebook.balance import warn_of_imbalance
 from index.codebook.factory import is_exact
-from index.codebook.footprint import Expected, building_bytes, choose_factory, footprint
 from index.codebook.train import Codebook, cut_files, find_codebook, train_live
 from index.collection.reading import PhotoEmbedder
 from index.collection.sources import Source, scan
 from index.collection.vanished import require_present
 from index.embed import EmbedReport, embed_pending
 from index.embedding.blocks import AnyCrew
-from index.embedding.footprint import embedding_bytes
-from index.embedding.model_rows import batch_size_on
 from index.encode import encode_missing, require_encoded, row_ranges
 from index.errors import IndexFolderError
+from index.expectation import factory_of
 from index.manifest import AskedPart, CalibrationPart, Manifest
-from index.milvus_index import milvus_index
 from index.publish import is_due, publish, shard_parts, write_quarantine
 from index.retire import retire
 from index.rows import StoredRows
@@ -43,7 +39,6 @@ from index.workshop import Workshop
 from multigrain.cpus import num_cpus
 from multigrain.locations import Url
 from multigrain.progress import Progress
-from multigrain.transforms import Preprocessing
 
 _WRITER = "multigrain index.build"
 
@@ -86,46 +81,6 @@ def scan_photos(
             scanned[number] = shop.journal.record_scan(number, found, accept=accept)
     totals = zip(ScanCounts(0, 0, 0), *scanned.values(), strict=True)
     return ScanCounts(*map(sum, totals))
-
-
-def expectation(
-    shop: Workshop,
-    sources: Sequence[Source],
-    *,
-    factory: str | None,
-    ram: int | None,
-    shard_rows: int,
-    decode_threads: int,
-) -> Expected:
-    """What the build will make of the scanned photos, each taken for a content of its own.
-
-    Raises IndexFolderError where that would not fit `ram`.
-    """
-    created, dim = shop.started, shop.model.D
-    numbers = {shop.journal.collection_id(source.root, created=created) for source in sources}
-    num_pending = shop.journal.num_pending(sorted(numbers))
-    num_rows = num_pending + sum(part.n for part in row_ranges(shop.layout, shop.journal))
-    num_shards = -(-num_rows // shard_rows)
-    num_live = num_pending + len(shop.journal.live_ids())
-    asked = asked_of(shop, factory=factory, ram=ram, num_live=num_live)
-    chosen = choose_factory(
-        num_live=num_live,
-        num_rows=num_rows,
-        num_shards=num_shards,
-        dim=dim,
-        ram=asked.ram,
-        factory=asked.factory,
-    )
-    part = footprint(chosen, num_rows=num_rows, dim=dim, num_shards=num_shards)
-    building = building_bytes(chosen, num_rows=num_rows, dim=dim, shard_rows=shard_rows)
-    embedding = embedding_bytes(
-        Preprocessing.model_validate(shop.model.preprocessing),
-        num_photos=num_pending,
-        num_known=num_rows - num_pending,
-        batch_size=batch_size_on(shop.device),
-        num_threads=decode_threads,
-    )
-    return Expected(num_rows, chosen, part.disk, part.serving, embedding, building)
 
 
 def embed_photos(
@@ -179,7 +134,7 @@ def embed_photos(
 def codebook_of(shop: Workshop, *, factory: str | None, ram: int | None = None) -> Codebook | None:
     """The codebook the live rows are to be encoded with; None where it is not trained yet."""
     live_ids = shop.journal.live_ids()
-    chosen = _factory(shop, factory, num_live=len(live_ids), ram=ram)
+    chosen = factory_of(shop, factory=factory, ram=ram, num_live=len(live_ids))
     return _found_codebook(shop, live_ids, chosen)
 
 
@@ -196,7 +151,7 @@ def _found_codebook(shop: Workshop, live_ids: NDArray[np.int64], factory: str) -
 def train_codebook(shop: Workshop, *, factory: str | None, ram: int | None = None) -> Codebook:
     """Stage C: a codebook for the live rows, where the folder has none that fits."""
     live_ids, dim = shop.journal.live_ids(), shop.model.D
-    chosen = _factory(shop, factory, num_live=len(live_ids), ram=ram)
+    chosen = factory_of(shop, factory=factory, ram=ram, num_live=len(live_ids))
     found = _found_codebook(shop, live_ids, chosen)
     if found is not None:
         return found
@@ -322,27 +277,3 @@ def publish_generation(
     remove_uploads(shop)
     forget_tuned(shop.layout)
     return manifest
-
-
-def asked_of(
-    shop: Workshop, *, factory: str | None, ram: int | None, num_live: int | None = None
-) -> AskedPart:
-    """What a build of the live rows goes by: its own `factory` and `ram`, else those before."""
-    num_live = len(shop.journal.live_ids()) if num_live is None else num_live
-    return asked_now(shop.parent, num_live=num_live, dim=shop.model.D, factory=factory, ram=ram)
-
-
-def _factory(shop: Workshop, factory: str | None, *, num_live: int, ram: int | None) -> str:
-    ranges = row_ranges(shop.layout, shop.journal)
-    asked = asked_of(shop, factory=factory, ram=ram, num_live=num_live)
-    chosen = choose_factory(
-        num_live=num_live,
-        num_rows=sum(part.n for part in ranges),
-        num_shards=len(ranges),
-        dim=shop.model.D,
-        ram=asked.ram,
-        factory=asked.factory,
-    )
-    if shop.milvus:
-        milvus_index(chosen)  # refuses codes that Milvus has not before anything is trained
-    return chosen

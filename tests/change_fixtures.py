@@ -10,7 +10,8 @@ from index_fixtures import photo_bytes
 from stub_embedder import StubEmbedder
 
 from index.changes.writer import AddedPhoto, ChangeWriter, NewPhoto
-from index.searcher import Neighbour, Searcher
+from index.searcher import Searcher
+from index.searching.neighbours import Neighbour
 from index.steps import Steps, no_steps
 
 EMBEDDER = StubEmbedder()

@@ -14,8 +14,9 @@ from stub_embedder import VectorEmbedder
 import index.searching.filters
 from index.backend import Backend
 from index.errors import IndexFolderError
-from index.searcher import Neighbour, Searcher
+from index.searcher import Searcher
 from index.searching.filters import plan_filter
+from index.searching.neighbours import Neighbour
 
 NUM_ROWS = 360
 EVERY_LIST = 10**6

@@ -17,7 +17,8 @@ from stub_embedder import BrokenEmbedder, StubEmbedder
 from index.collection.photo_file import read_photo_file
 from index.collection.sources import open_source, scan
 from index.errors import IndexFolderError
-from index.searcher import Neighbour, Searcher
+from index.searcher import Searcher
+from index.searching.neighbours import Neighbour
 from multigrain.errors import MultiGrainError
 from multigrain.photo import PhotoError
 

@@ -17,7 +17,8 @@ from index.layout import Layout
 from index.manifest import ShardPart
 from index.merge import Filling, groups_to_rewrite
 from index.rows import RowRange
-from index.searcher import Neighbour, Searcher
+from index.searcher import Searcher
+from index.searching.neighbours import Neighbour
 from index.verify import main as verify_main
 
 FACTORY = "IVF4,SQ8"

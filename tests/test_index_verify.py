@@ -17,7 +17,8 @@ from index.codebook.rotation import Rotation
 from index.errors import IndexFolderError
 from index.faiss_encode import encode_rows
 from index.layout import Layout
-from index.searcher import Neighbour, Searcher
+from index.searcher import Searcher
+from index.searching.neighbours import Neighbour
 from index.store import file_record
 from index.upkeep.check import check_folder
 from index.upkeep.check_shard import check_shard

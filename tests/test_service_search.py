@@ -15,7 +15,7 @@ from PIL import Image
 from service_running import Service
 
 from index.manifest import CurvePoint, SearchPart
-from index.searcher import Neighbour
+from index.searching.neighbours import Neighbour
 from index.searching.scoring import Ranked
 from service.asking.paging import Page
 from service.asking.plan import Plan

@@ -25,6 +25,10 @@ class Lists(Protocol):
     def most_candidates(self) -> int | None:
         """How many rows a search gives at most; None: as many as there are."""
 
+    @property
+    def are_own(self) -> bool:
+        """Whether they are the shards' own, whose answers are the same wherever they are read."""
+
     def of(self, chosen: NDArray[np.bool_]) -> CandidateSource:
         """The rows of the chosen ids, a flag for each."""
 
@@ -36,6 +40,7 @@ class FaissLists:
     """The lists of a generation's shards, in memory or mapped."""
 
     most_candidates = None
+    are_own = True
 
     def __init__(
         self,

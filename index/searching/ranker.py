@@ -74,6 +74,11 @@ class Ranker:
         return self._lists.nlist
 
     @property
+    def has_own_lists(self) -> bool:
+        """Whether candidates come from the shards' own lists, which give the same everywhere."""
+        return self._lists.are_own
+
+    @property
     def live_ids(self) -> NDArray[np.int64]:
         """The ids that can be found, ascending."""
         return np.flatnonzero(self._live)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from index.searcher import Neighbour
+from index.searching.neighbours import Neighbour
 from multigrain.augmented import Augment
 from service.asking.paging import Collapsed, Page
 from service.asking.plan import Plan

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from index.searcher import Neighbour
+from index.searching.neighbours import Neighbour
 from service.asking.search_options import Include, SearchOptions
 from service.batching.queries import Found
 from service.plain_json import plain_json, plain_text
