@@ -181,14 +181,17 @@ def test_a_background_and_expansions_are_stated_with_what_they_gain(
         background=others,
         query_expansion=2,
         gallery_expansion=1,
+        k_reciprocal=5,
         cache=cache,
     )
     (found,) = evaluate(config, alone())
     assert found.scores.metrics["ap"] != result[0].scores.metrics["ap"]
     pooled = {name for name in found.scores.metrics if "micro" in name}
     assert pooled == {"micro_ap", "micro_ap_normalised", "micro_ap_gain"}
+    assert {"ap_reranked", "ap_reranked_gain"} <= set(found.scores.metrics)
     stated = json.loads((tmp_path / "out" / RESULTS).read_text())["model"]
-    assert (stated["query_expansion"], stated["gallery_expansion"]) == (2, 1)
+    options = ("query_expansion", "gallery_expansion", "k_reciprocal")
+    assert [stated[name] for name in options] == [2, 1, 5]
     assert stated["background"] == str(others)
     pairs = write_rows(
         tmp_path / "pairs.jsonl",

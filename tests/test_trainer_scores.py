@@ -24,7 +24,7 @@ def unit(num_rows: int, seed: int) -> np.ndarray:
 def query_set(relevant: list[Rows], junk: list[Rows]) -> QuerySet:
     rows = np.arange(NUM_QUERIES + NUM_ROWS)
     truth = {"": Truth(relevant, junk)}
-    pictures = [Picture(Path("photo.jpg"))] * len(rows)
+    pictures = [Picture(Path(f"{row}.jpg")) for row in rows]
     return QuerySet(pictures, rows[:NUM_QUERIES], rows[NUM_QUERIES:], truth, ["ap"], pooled=True)
 
 
@@ -61,7 +61,7 @@ def test_junk_takes_no_candidate_s_place() -> None:
     rows = np.array([[1, 0]] * 12 + [[0.9, 0.1]] + [[0, 1]] * 5, np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     truth = {"": Truth([np.array([12])], [np.arange(12)])}
-    pictures = [Picture(Path("photo.jpg"))] * 19
+    pictures = [Picture(Path(f"{row}.jpg")) for row in range(19)]
     test_set = QuerySet(pictures, np.array([0]), np.arange(1, 19), truth, ["ap"], pooled=True)
     found = score_test_set(test_set, Compared(rows[:1], rows), alone(), seed=0)
     assert found.metrics["micro_ap"].value == 1
@@ -129,7 +129,7 @@ def test_queries_and_gallery_move_towards_their_nearest_others() -> None:
     vectors, n = unit(30, 3), 4
     rows, asked = np.arange(30), np.arange(5, 17)
     truth = {"": Truth([NO_ROWS] * len(asked), [NO_ROWS] * len(asked))}
-    pictures = [Picture(Path("photo.jpg"))] * len(rows)
+    pictures = [Picture(Path(f"{row}.jpg")) for row in rows]
     for gallery in (rows, rows[12:]):
         test_set = QuerySet(pictures, asked, gallery, truth, ["ap"])
         found = compared_rows(test_set, vectors, alone(), query_expansion=n)

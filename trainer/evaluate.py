@@ -30,7 +30,14 @@ if TYPE_CHECKING:
 PROG = "python -m trainer.evaluate"
 EXIT_LEFT = 1
 # Options that say nothing of a list of pairs.
-_OF_QUERIES = ("query_expansion", "gallery_expansion", "background", "sizes", "exponents")
+_OF_QUERIES = (
+    "query_expansion",
+    "gallery_expansion",
+    "k_reciprocal",
+    "background",
+    "sizes",
+    "exponents",
+)
 
 
 def evaluate(config: EvaluateConfig, processes: "Processes") -> list["Result"]:
@@ -66,7 +73,14 @@ def evaluate(config: EvaluateConfig, processes: "Processes") -> list["Result"]:
             continue
         curves[name] += dimension_curves(test_set, vectors, embedder, score)
         rows = compare(config, test_set, vectors, processes)
-        scores = score_test_set(test_set, rows, processes, background=background, seed=config.seed)
+        scores = score_test_set(
+            test_set,
+            rows,
+            processes,
+            background=background,
+            num_reranked=config.k_reciprocal,
+            seed=config.seed,
+        )
         results.append(Result(name, protocol, data, test_set, scores, curves[name]))
         if processes.is_first:
             sections.append(result_section(results[-1], test_set, rows, seed=config.seed))
@@ -153,6 +167,7 @@ def _options(config: EvaluateConfig) -> dict[str, Any]:
         "augment": config.augment,
         "query_expansion": config.query_expansion,
         "gallery_expansion": config.gallery_expansion,
+        "k_reciprocal": config.k_reciprocal,
         "background": config.background and str(config.background),
     }
 

@@ -64,6 +64,13 @@ class EvaluateConfig(Config):
         le=1000,
         description="move each photo of the gallery towards so many of its nearest before (DBA)",
     )
+    k_reciprocal: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="re-rank so many nearest of each query by k-reciprocal neighbours; every "
+        "metric is told of both rankings, and what that gains",
+    )
     background: Path | None = Field(
         default=None,
         description="folder or list of photos that answer nothing: pooled pairs are also scored "

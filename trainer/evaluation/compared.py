@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from multigrain.exact_ranks import Rows
 from multigrain.expansion import augmented_gallery, expanded_queries
 from multigrain.ranking import Floats, exact_search
 from trainer.engine.processes import Processes
@@ -40,21 +41,22 @@ def compared_rows(
     if gallery_expansion:
         gallery = augmented_gallery(gallery, gallery_expansion)
     if query_expansion:
-        own = own_slice(len(queries))
+        own, identities = own_slice(len(queries)), test_set.identities()
         step = max(1, _BLOCK_VALUES // ((query_expansion + 1) * gallery.shape[1]))
         parts = [
-            _moved(test_set, queries, gallery, query_expansion, block)
+            _moved(identities, queries, gallery, query_expansion, block)
             for block in (own[start : start + step] for start in range(0, len(own), step))
         ]
         queries = np.concatenate(processes.gather(np.concatenate([queries[:0], *parts])))
     return Compared(queries, gallery)
 
 
-def _moved(test_set: QuerySet, queries: Floats, gallery: Floats, n: int, block: range) -> Floats:
+def _moved(
+    identities: tuple[Rows, Rows], queries: Floats, gallery: Floats, n: int, block: range
+) -> Floats:
     queries = queries[block.start : block.stop]
-    own = test_set.queries[block.start : block.stop, None]
     found = exact_search(queries, gallery, n + 1)
-    is_itself = test_set.gallery[found.rows] == own
+    is_itself = identities[1][found.rows] == identities[0][block.start : block.stop, None]
     # Of the n + 1 nearest without itself the last is one too many; a cosine of 0 weighs nothing.
     scores = np.where(is_itself, 0.0, found.scores).astype(np.float32)
     scores[~is_itself.any(axis=1), n:] = 0.0

@@ -14,12 +14,14 @@ from torch import Tensor
 from multigrain import rank_metrics
 from multigrain.bootstrap import Interval, mean_interval, statistic_interval
 from multigrain.exact_ranks import Truth, exact_ranks, pair_scores
+from multigrain.metrics import Ranks
 from multigrain.pair_metrics import pool_pairs, roc_area, tpr_at_fpr
 from multigrain.rank_metrics import RankTable, Values
 from multigrain.ranking import Floats
 from trainer.engine.processes import Processes
 from trainer.evaluation.compared import Compared
 from trainer.evaluation.pooled import Measure, pooled_measures
+from trainer.evaluation.reranked import Reranked, reranked_lists, reranked_ranks
 from trainer.losses.gather import own_slice
 from trainer.protocols.test_set import PairSet, QuerySet
 
@@ -49,24 +51,31 @@ def score_test_set(
     processes: Processes,
     *,
     background: Floats | None = None,
+    num_reranked: int = 0,
     seed: int,
 ) -> Scores:
     """Scores of a test set by the rows that are compared, equal on every process.
 
     With a background, unit rows [M, D] of photos that answer nothing, its pairs are pooled, too,
-    as they are and normalised. Raises MetricError for rows that are not finite and for a truth
-    without answers.
+    as they are and normalised. With `num_reranked` every metric is also that of the ranking whose
+    first so many are re-ranked by k-reciprocal neighbours, and what that gains. Raises
+    MetricError for rows that are not finite and for a truth without answers.
     """
     metrics, per_query = dict[str, Score](), dict[str, Values]()
+    own = own_slice(len(rows.queries))
+    lists = reranked_lists(test_set, rows, own, num_listed=num_reranked) if num_reranked else None
     for name, truth in test_set.truths.items():
         prefix = f"{name}." if name else ""
-        table = _ranked(rows, truth, test_set.metrics, processes)
+        table, again = _ranked(rows, truth, test_set.metrics, processes, lists)
         for metric in test_set.metrics:
             values = rank_metrics.metric(metric)(table)
             per_query[prefix + metric] = values
-            metrics[prefix + metric] = Score(
-                rank_metrics.mean(values), mean_interval(values, seed=seed)
-            )
+            metrics[prefix + metric] = _mean(values, seed)
+            if again is not None:
+                better = rank_metrics.metric(metric)(again)
+                per_query[f"{prefix}{metric}_reranked"] = better
+                metrics[f"{prefix}{metric}_reranked"] = _mean(better, seed)
+                metrics[f"{prefix}{metric}_reranked_gain"] = _mean(better - values, seed)
         if test_set.pooled or background is not None:
             pooled = pooled_measures(rows, truth, processes, background)
             found = _drawn(pooled, len(rows.queries), seed=seed)
@@ -77,7 +86,7 @@ def score_test_set(
 def score_first(test_set: QuerySet, rows: Compared, processes: Processes) -> float:
     """The mean of a test set's first metric, of its first truth; raises MetricError."""
     metrics = test_set.metrics[:1]
-    table = _ranked(rows, next(iter(test_set.truths.values())), metrics, processes)
+    table, _ = _ranked(rows, next(iter(test_set.truths.values())), metrics, processes, None)
     return rank_metrics.mean(rank_metrics.metric(metrics[0])(table))
 
 
@@ -104,19 +113,36 @@ def score_pairs(pairs: PairSet, cosines: Floats, *, seed: int) -> Scores:
 
 
 def _ranked(
-    rows: Compared, truth: Truth, metrics: Sequence[str], processes: Processes
-) -> RankTable:
-    """Ranks of every query's positives, each process having searched for a part of the queries."""
+    rows: Compared,
+    truth: Truth,
+    metrics: Sequence[str],
+    processes: Processes,
+    lists: Sequence[Reranked] | None,
+) -> tuple[RankTable, RankTable | None]:
+    """Ranks of every query's positives, and again where this process's lists come first.
+
+    Each process searches for a part of the queries.
+    """
     own = own_slice(len(rows.queries))
-    num_positives = truth.num_positives()
+    num_positives, part = truth.num_positives(), truth.part(own)
     found = exact_ranks(
         _on(processes, rows.queries[own.start : own.stop]),
         _on(processes, rows.gallery),
-        truth.part(own),
+        part,
         limit=rank_metrics.highest_rank(metrics, num_positives),
     )
-    ranks = [rank for part in processes.gather(found) for rank in part]
-    return RankTable.of(ranks, num_positives)
+
+    def table(ranks: list[Ranks]) -> RankTable:
+        return RankTable.of(
+            [rank for one in processes.gather(ranks) for rank in one], num_positives
+        )
+
+    again = None if lists is None else table(reranked_ranks(lists, found, part))
+    return table(found), again
+
+
+def _mean(values: Values, seed: int) -> Score:
+    return Score(rank_metrics.mean(values), mean_interval(values, seed=seed))
 
 
 def _drawn(measures: Mapping[str, Measure], num_drawn: int, *, seed: int) -> dict[str, Score]:

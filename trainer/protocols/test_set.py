@@ -51,6 +51,13 @@ class QuerySet(NamedTuple):
     pooled: bool = False
     options: Mapping[str, Any] = {}
 
+    def identities(self) -> tuple[Rows, Rows]:
+        """Numbers of the queries [Q] and of the gallery [N]: equal where they are one picture."""
+        first = dict[Picture, int]()
+        numbers = [first.setdefault(one, number) for number, one in enumerate(self.pictures)]
+        same = np.array(numbers, np.int64)
+        return same[self.queries], same[self.gallery]
+
 
 class PairSet(NamedTuple):
     """Pairs of pictures that show the same or not: numbers of pictures, and bool, all [M]."""
