@@ -36,6 +36,18 @@ def write_photos(folder: Path, seeds: Sequence[int]) -> Path:
     return folder
 
 
+def write_mixed(folder: Path, num_photos: int, *, copied: Sequence[int]) -> Path:
+    """So many photos with copies near and far, two that are none, and one no model takes."""
+    write_photos(folder, range(num_photos))
+    for number in copied:
+        (folder / f"{number:04d}-copy.png").write_bytes(photo_bytes(number))
+        (folder / f"{num_photos - 1 - number:04d}-far.png").write_bytes(photo_bytes(number))
+    for number in (7, 90):
+        (folder / f"{number:04d}-bad.png").write_bytes(b"no photo")
+    (folder / "0050-red.png").write_bytes(png_of(Image.new("RGB", (9, 9), "red")))
+    return folder
+
+
 def build(
     photos: Path | Sequence[Path], out: Path, embedder: StubEmbedder | None = None, **options: Any
 ) -> BuildReport:

@@ -118,3 +118,15 @@ class FatedEmbedder(BrokenEmbedder):
                 raise DeviceMemoryError("no room for a single photo")
             os.kill(os.getpid(), signal.SIGKILL)
         return super().embed_pixels(pixels, batch_size)
+
+
+class FailingRead:
+    """Decodes no photo: raises an error that says nothing of it."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __call__(self, source: bytes) -> Prepared:
+        """Raise it."""
+        del source
+        raise self._error

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from crew_fixtures import FatedEmbedder, ThreadCrew, crew_of_processes
-from index_fixtures import build, durable_state, photo_bytes, png_of, write_photos
+from index_fixtures import build, durable_state, png_of, write_mixed, write_photos
 from PIL import Image
 from stub_embedder import BrokenEmbedder, StubEmbedder
 
@@ -22,15 +22,9 @@ OPTIONS = {"factory": "IVF1,SQ8", "shard_rows": 70}
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 photos, with copies near and far, one that is none, and one no model takes."""
-    folder = write_photos(tmp_path_factory.mktemp("crew") / "photos", range(200))
-    for number in (3, 4, 40, 120, 199):
-        (folder / f"{number:04d}-copy.png").write_bytes(photo_bytes(number))
-        (folder / f"{199 - number:04d}-far.png").write_bytes(photo_bytes(number))
-    for number in (7, 90):
-        (folder / f"{number:04d}-bad.png").write_bytes(b"no photo")
-    (folder / "0050-red.png").write_bytes(png_of(Image.new("RGB", (9, 9), "red")))
-    return folder
+    """200 photos, with copies near and far, two that are none, and one no model takes."""
+    folder = tmp_path_factory.mktemp("crew") / "photos"
+    return write_mixed(folder, 200, copied=(3, 4, 40, 120, 199))
 
 
 @pytest.fixture(scope="module")

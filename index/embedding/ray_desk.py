@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from index.embedding.messages import Read
+from index.embedding.messages import Failed, Read
 
 # Each model waits in a call of its own.
 _MOST_CALLS = 10_000
@@ -21,14 +21,14 @@ class Desk:
     """Runs in a process of Ray; all calls run on one event loop."""
 
     def __init__(self) -> None:
-        self._reads = asyncio.Queue[Read]()
+        self._reads = asyncio.Queue[Read | Failed]()
         self._wanted = dict[int, asyncio.Future[Sequence[bytes]]]()
 
-    async def report(self, read: Read) -> None:
-        """From who has read a block; told again when that is done again."""
+    async def report(self, read: Read | Failed) -> None:
+        """From who has read a block, or cannot; told again when that is done again."""
         self._reads.put_nowait(read)
 
-    async def next_reads(self) -> list[Read]:
+    async def next_reads(self) -> list[Read | Failed]:
         """To the process that builds: what was reported since, at least one."""
         reads = [await self._reads.get()]
         while not self._reads.empty():
