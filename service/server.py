@@ -44,13 +44,18 @@ def bind(host: str, port: int) -> socket.socket:
 class DrainingServer(uvicorn.Server):
     """One service on one port; after SIGTERM it stays reachable so that a balancer notices.
 
-    The port is taken on construction, before anything slow is done: raises PortError.
+    The port is taken on construction, before anything slow is done: raises PortError, and
+    DeviceError for a device that is not there.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.listener = bind(settings.host, settings.port)
-        self.runtime = Runtime(settings)
-        self._close_metrics = self._open_metrics(settings)
+        try:
+            self.runtime = Runtime(settings)
+            self._close_metrics = self._open_metrics(settings)
+        except MultiGrainError:
+            self.listener.close()
+            raise
         self.failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         config = uvicorn.Config(
@@ -105,7 +110,6 @@ class DrainingServer(uvicorn.Server):
                 self.runtime.metrics.registry, settings.host, settings.metrics_port
             )
         except OSError as error:
-            self.listener.close()
             raise PortError(
                 f"cannot listen on {settings.host} port {settings.metrics_port}: {error.strerror}; "
                 "choose another with --metrics-port"

@@ -108,7 +108,9 @@ def test_unusable_body_is_a_problem(
     service: Service, request_parts: dict[str, Any], code: str
 ) -> None:
     """Each way to send no usable photo has its own code."""
-    check_problem(service.client.post("/search", **request_parts), code)
+    problem = check_problem(service.client.post("/search", **request_parts), code)
+    faults = [fault["loc"] for fault in problem.get("errors", [])]
+    assert faults == (["body.image"] if code == "validation" else [])
 
 
 @pytest.mark.parametrize(

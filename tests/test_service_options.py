@@ -14,7 +14,7 @@ import httpx2
 import numpy as np
 import pytest
 from gpu_fixtures import FakeGpuFaiss
-from service_running import Service, running
+from service_running import Service, running, wait_until
 
 from index.faiss_gpu import FaissDevice
 from service.asking.search_options import Asked, SearchOptions
@@ -379,3 +379,29 @@ def test_lists_are_searched_on_the_device_of_the_settings(
         found = ids(service.search(jpeg(3)))
     assert "search" in gpu.used
     assert found == ids(asked.search(jpeg(3)))
+
+
+@pytest.mark.parametrize("num_gpus", [1, 0])
+def test_a_reload_searches_where_the_settings_say(
+    listed: Path,
+    asked: Service,
+    jpeg: Jpeg,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    num_gpus: int,
+) -> None:
+    """On the GPU; where there is none a line says so, and the CPU answers on."""
+    gpu = FakeGpuFaiss(num_gpus=num_gpus)
+    monkeypatch.setattr("index.searcher.FaissDevice", partial(FaissDevice, module=gpu))
+    with running(Settings(index=listed, port=0, search_device="cuda")) as service:
+        before = service.searcher
+        caplog.clear()
+        job = opened(service).reloader.begin()
+        wait_until(lambda: job.status != "running")
+        assert (job.status, service.searcher is before) == ("done", False)
+        gpu.used.clear()
+        found = [ids(service.search(jpeg(3))) for _ in range(2)]
+    assert ("search" in gpu.used) is bool(num_gpus)
+    assert found == [ids(asked.search(jpeg(3)))] * 2
+    said = [line for line in caplog.messages if line.startswith("faiss works on the CPU")]
+    assert len(said) == (0 if num_gpus else 1)

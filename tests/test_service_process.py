@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import ClassVar
 import httpx2
 import pytest
 import torch
+from pydantic import SecretStr
 from service_running import Service, running
 
 from multigrain.checkpoint import save_checkpoint
@@ -317,14 +320,40 @@ def test_sigterm_under_load_breaks_no_search(
         assert all("Retry-After" in one.headers for one in answers if one.status_code == 503)
 
 
-def test_sighup_reloads_the_index(index_root: Path) -> None:
-    """A signal takes up the live generation; the process goes on."""
-    with started("--index", str(index_root)) as (process, url):
+def test_sighup_reloads_the_index_and_sigkill_loses_no_change(
+    index_root: Path, tmp_path: Path, jpeg: Callable[[int], bytes]
+) -> None:
+    """One goes on; killed under load, it leaves the next what it has answered, and the writing."""
+    root, key = shutil.copytree(index_root, tmp_path / "index"), {"X-API-Key": "of-the-admin"}
+    flags = ("--index", str(root), "--adds", "--admin-key", key["X-API-Key"])
+    with started(*flags) as (process, url), ThreadPoolExecutor(2) as others:
         process.send_signal(signal.SIGHUP)
         assert process.stderr is not None
         said = next(line for line in process.stderr if "reload 1" in line)
         assert "generation 000001 answers" in said
-        assert check(url) is None
+        for seed in range(20):
+            others.submit(httpx2.post, f"{url}/search", content=jpeg(seed))
+        added = httpx2.post(f"{url}/images", content=jpeg(50), headers=key, timeout=30)
+        assert added.status_code == 201, added.text
+        process.kill()
+    settings = Settings(index=root, port=0, adds=True, admin_key=[SecretStr(key["X-API-Key"])])
+    with running(settings) as service:
+        found = service.search(jpeg(50), limit=1).json()["results"][0]
+        assert found["id"] == added.json()["id"]
+        more = service.client.post("/images", content=jpeg(51), headers=key)
+        assert more.status_code == 201, more.text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_gpu_that_is_not_there_is_one_line_and_exit_code_2(
+    index_root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The line says what to choose instead."""
+    flags = ["service", "--index", str(index_root), "--port", "0", "--device", "cuda"]
+    monkeypatch.setattr(sys, "argv", flags)
+    assert run_main(main, prog=PROG) == 2
+    (said,) = capfd.readouterr().err.splitlines()
+    assert "no CUDA device is visible; use cpu or auto" in said
 
 
 def test_healthcheck_tells_a_ready_service_from_an_absent_one(

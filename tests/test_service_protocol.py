@@ -1,11 +1,12 @@
 """Requests that are odd as HTTP: methods, paths, headers, versions, names of files and fields."""
 
+import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from service_running import Service
+from service_running import Service, wait_until
 
 from service.receiving.request_head import BoundedHeadProtocol
 
@@ -161,15 +162,19 @@ def test_headers_that_never_come_are_not_waited_for(
     ],
 )
 def test_a_file_name_is_never_looked_at(
-    service: Service, jpeg: Jpeg, name: str, status: int
+    service: Service, jpeg: Jpeg, caplog: pytest.LogCaptureFixture, name: str, status: int
 ) -> None:
-    """The photo is searched with, and no header comes of it; one without end is refused."""
+    """The photo is searched with; neither header nor log comes of it; a long one is refused."""
+    caplog.set_level(logging.DEBUG, "service")
     disposition = f'Content-Disposition: form-data; name="image"; filename="{name}"'
     body = b"--b\r\n" + disposition.encode() + b"\r\n\r\n" + jpeg(3) + b"\r\n--b--\r\n"
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
     response = service.client.post("/search?limit=1", content=body, headers=headers)
     assert response.status_code == status, response.text
     assert "X-Evil" not in response.headers
+    wait_until(lambda: "POST /search" in caplog.text)
+    assert name not in caplog.text
+    assert "X-Evil" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -315,21 +315,22 @@ def test_second_reload_is_refused_while_one_runs(
 ) -> None:
     """409 until the first has ended; searches are answered meanwhile."""
     may_go_on = threading.Event()
-    open_current = Searcher.open_current
+    check_files = Searcher.check_files
 
-    def open_slowly(root: Path, *, mapped: bool, device: str) -> Searcher:
-        may_go_on.wait(10)
-        return open_current(root, mapped=mapped, device=device)
+    def check_late(searcher: Searcher) -> None:
+        assert may_go_on.wait(10)
+        check_files(searcher)
 
     with serving(two_generations) as service:
-        monkeypatch.setattr(Searcher, "open_current", open_slowly)
-        first = service.client.post("/admin/reload", headers=ADMIN)
+        monkeypatch.setattr(Searcher, "check_files", check_late)
+        first = service.client.post("/admin/reload", headers=ADMIN).headers["Location"]
         second = service.client.post("/admin/reload", headers=ADMIN)
         assert (second.status_code, second.json()["code"]) == (409, "reload_in_progress")
         assert service.search(jpeg(0)).status_code == 200
+        assert service.client.get(first, headers=ADMIN).json()["status"] == "running"
         may_go_on.set()
-        job = service.client.get(first.headers["Location"], headers=ADMIN)
-        wait_until(lambda: service.client.get(str(job.url), headers=ADMIN).json()["seconds"])
+        wait_until(lambda: service.client.get(first, headers=ADMIN).json()["status"] == "done")
+        assert reload(service)["status"] == "done"
 
 
 def test_unknown_job_is_not_found(two_generations: Path) -> None:
