@@ -24,7 +24,7 @@ from index.embedding.worker import Worker
 from multigrain.engine import DeviceMemoryError
 
 # Long, as another process may have to import everything on a machine that is busy.
-TIMEOUT_SECONDS = 120.0
+TIMEOUT_SECONDS = 600.0
 
 
 class ThreadCrew:
@@ -52,7 +52,7 @@ class ThreadCrew:
             for lane in lanes:
                 lane.send(End(0))
             for thread in threads:
-                thread.join(20)
+                thread.join(120)
 
 
 class FatedEmbedder(BrokenEmbedder):

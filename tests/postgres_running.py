@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 USER = "multigrain"
-_SECONDS = 30
+_SECONDS = 240
 
 
 def binaries() -> Path | None:

@@ -12,7 +12,7 @@ from index.searcher import Searcher
 from service.server import DrainingServer
 from service.settings import Settings
 
-START_SECONDS = 60.0
+START_SECONDS = 300.0
 
 
 class Service:
@@ -21,7 +21,7 @@ class Service:
     def __init__(self, server: DrainingServer) -> None:
         self.server = server
         self.url = server.url
-        self.client = httpx2.Client(base_url=server.url, timeout=30)
+        self.client = httpx2.Client(base_url=server.url, timeout=120)
 
     def search(self, photo: bytes, **parameters: Any) -> httpx2.Response:
         """Send a photo as a form, the way curl -F does."""
@@ -60,7 +60,7 @@ def running(settings: Settings) -> Iterator[Service]:
     finally:
         service.client.close()
         server.should_exit = True
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive()
 
 

@@ -75,7 +75,7 @@ def test_callers_at_once_have_a_connection_each(reader: CatalogReader, catalog: 
 
     def ask() -> None:
         for _ in range(20):
-            together.wait(timeout=30)
+            together.wait(timeout=120)
             answers.append(len(reader.entries([0, 3, 99])))
 
     threads = [threading.Thread(target=ask) for _ in range(num_callers)]

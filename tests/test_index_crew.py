@@ -160,7 +160,7 @@ def test_torchrun_builds_with_several_processes(tiny_checkpoint: Path, tmp_path:
     words += [f"--out={tmp_path / 'index'}", "--device=cpu", "--max-bad=0"]
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        words, capture_output=True, text=True, check=False, timeout=180, env=environ
+        words, capture_output=True, text=True, check=False, timeout=600, env=environ
     )
     assert "published generation 000001" in done.stdout, done.stderr
     assert done.stdout.count("rows") == 1

@@ -178,7 +178,7 @@ def test_the_process_takes_what_is_expected_and_no_object_a_row(tmp_path: Path) 
         capture_output=True,
         text=True,
         check=True,
-        timeout=300,
+        timeout=900,
         env=environ,
     )
     expected = building_bytes("IVF256,SQ8", num_rows=num_rows, dim=64, shard_rows=10**6)

@@ -49,7 +49,7 @@ def crew_of(open_embedder: Callable[[], StubEmbedder], **options: Any) -> "RayCr
     """Ray with a stub model."""
     from index.embedding.ray_engine import RayCrew  # which imports Ray
 
-    options.setdefault("timeout_seconds", 300.0)  # a busy machine starts a worker slowly
+    options.setdefault("timeout_seconds", 900.0)  # a busy machine starts a worker slowly
     options.setdefault("read", StubEmbedder().read)
     return RayCrew(open_embedder=open_embedder, **options)
 

@@ -151,7 +151,7 @@ def test_body_of_exactly_the_limit_is_read(service: Service) -> None:
 def raw_exchange(service: Service, sent: bytes) -> bytes:
     """Send bytes over a socket of our own, and return what comes back first."""
     host, port = service.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(sent)
         return connection.recv(65536)
 
@@ -194,7 +194,7 @@ def test_client_that_leaves_while_it_waits_costs_no_inference(
         wait_until(lambda: batcher.runs.num_running == 1)
         head = b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(jpeg(2))
         host, port = service.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=10) as leaving:
+        with socket.create_connection((host, int(port)), timeout=60) as leaving:
             leaving.sendall(head + jpeg(2))
             wait_until(lambda: batcher.num_queued == 1)
         assert running_one.result().status_code == 200
@@ -203,7 +203,7 @@ def test_client_that_leaves_while_it_waits_costs_no_inference(
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + 5
+    give_up_at = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < give_up_at
         time.sleep(0.005)

@@ -71,6 +71,6 @@ def test_no_thread_ever_holds_a_closed_generation() -> None:
         time.sleep(0)
     over.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(120)
     assert not held_closed
     assert [part.num_closed for part in parts] == [1] * 199 + [0]

@@ -38,7 +38,7 @@ def test_uploads_beyond_the_queue_are_refused_and_the_service_is_itself_again(
 
     async def upload_all() -> list[httpx2.Response]:
         limits = httpx2.Limits(max_connections=NUM_UPLOADS)
-        async with httpx2.AsyncClient(base_url=small.url, limits=limits, timeout=30) as client:
+        async with httpx2.AsyncClient(base_url=small.url, limits=limits, timeout=120) as client:
             uploads = (client.post("/search", content=jpeg(n)) for n in range(NUM_UPLOADS))
             return await asyncio.gather(*uploads)
 
@@ -62,7 +62,7 @@ def test_clients_that_drip_are_given_up_and_delay_no_other(index_root: Path, jpe
         num_slow = MAX_QUEUE // 2
 
         def drip(_number: int) -> bytes:
-            with socket.create_connection((host, int(port)), timeout=10) as connection:
+            with socket.create_connection((host, int(port)), timeout=60) as connection:
                 connection.sendall(head)
                 connection.settimeout(0.1)
                 for _ in range(100):
@@ -87,7 +87,7 @@ def test_idle_connections_are_closed_and_hold_no_place(index_root: Path, jpeg: J
     """Whoever says nothing for keep_alive_s after an answer is let go."""
     with running(Settings(index=index_root, port=0, keep_alive_s=1)) as service:
         host, port = service.url.removeprefix("http://").split(":")
-        idle = [socket.create_connection((host, int(port)), timeout=10) for _ in range(NUM_SLOW)]
+        idle = [socket.create_connection((host, int(port)), timeout=60) for _ in range(NUM_SLOW)]
         for connection in idle:
             connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
             assert connection.recv(1000).startswith(b"HTTP/1.1 200")

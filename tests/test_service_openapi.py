@@ -107,7 +107,7 @@ def test_answers_are_as_described(
     """Random bytes are no photo, so the answers to good requests are compared here."""
     files = [("image", jpeg(0)), ("image", b"none")] if "batch" in path else [("image", jpeg(0))]
     sent = {"files": files} if method == "POST" else {}
-    response = session.request(method, asked.url + path, timeout=10, **sent)
+    response = session.request(method, asked.url + path, timeout=60, **sent)
     assert response.status_code == 200, response.text
     operation = next(
         one for one in operations if one.path == template and one.method == method.lower()
@@ -120,7 +120,7 @@ def test_an_answer_that_is_not_as_described_is_noticed(
 ) -> None:
     """The comparison itself can fail."""
     body = {"image_base64": base64.b64encode(jpeg(0)).decode()}
-    response = session.post(f"{asked.url}/search", json=body, timeout=10)
+    response = session.post(f"{asked.url}/search", json=body, timeout=60)
     operation = next(one for one in operations if one.path == "/index")
     with pytest.raises(Failure):
         operation.validate_response(response)

@@ -28,7 +28,7 @@ def exchange(service: Service, sent: bytes) -> bytes:
     """Send bytes over a socket of our own, and return all until the server closes it."""
     host, port = service.url.removeprefix("http://").split(":")
     received = b""
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(sent)
         while block := connection.recv(65536):
             received += block
@@ -82,7 +82,7 @@ def test_requests_may_follow_each_other_unasked(service: Service, jpeg: Jpeg) ->
     photo = jpeg(0) + bytes(100_000)
     head = b"POST /search?limit=1 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(photo)
     host, port = service.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(head + photo + b"GET /version HTTP/1.1\r\nHo")
         time.sleep(0.05)
         connection.sendall(b"st: x\r\nConnection: close\r\n\r\n")
@@ -106,7 +106,7 @@ def test_host_that_is_none_is_no_matter(service: Service, host: str) -> None:
 def test_headers_without_end_are_refused(service: Service) -> None:
     """However many are sent, a few are read."""
     host, port = service.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\nX-Endless: ")
         received, num_sent = b"", 0
         try:

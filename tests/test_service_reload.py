@@ -120,7 +120,7 @@ def test_reloads_under_load_fail_no_search_and_leave_nothing_open(root: Path, jp
             assert reload(service)["status"] == "done"
         over.set()
         for client in clients:
-            client.join(10)
+            client.join(120)
         assert {answer.status_code for answer in answers} == {200}
         found = {
             (answer.json()["generation"], answer.json()["results"][0]["uri"] == "99.jpg")

@@ -174,6 +174,6 @@ def test_photo_that_waits_for_its_turn_hears_that_the_model_has_stopped() -> Non
         model.may_go_on.set()
         for task in (running, behind):
             with pytest.raises(EngineDeadError):
-                await asyncio.wait_for(task, 2)
+                await asyncio.wait_for(task, 30)
 
     run_with(body)
