@@ -23,7 +23,7 @@ from index.expectation import asked_of, expectation
 from index.faiss_module import load_faiss
 from index.faiss_train import num_lists
 from index.layout import Layout
-from index.manifest import Manifest, SearchPart
+from index.manifest import CalibrationPart, Manifest, SearchPart
 from index.merge import merge_shards
 from index.stage_times import StageTimes
 from index.stages import (
@@ -50,8 +50,8 @@ TARGET_RECALL = 0.95
 class BuildReport(NamedTuple):
     """What a build found and did; `generation` is the live one, new or not, None before any.
 
-    `num_photos`, `num_rows`, `num_live`, `num_bad` and `num_bytes` are the index's; `scanned`,
-    `num_renamed`, `embedded`, `seconds` of each stage and `memory` this build's.
+    `num_photos`, `num_rows`, `num_live`, `num_bad`, `num_bytes` and `calibration` are the index's;
+    `scanned`, `num_renamed`, `embedded`, `seconds` of each stage and `memory` this build's.
     """
 
     generation: str | None
@@ -68,6 +68,7 @@ class BuildReport(NamedTuple):
     num_renamed: int = 0
     embedded: EmbedReport | None = None
     memory: MemoryCheck | None = None
+    calibration: CalibrationPart | None = None
 
     @property
     def num_new(self) -> int:
@@ -271,4 +272,5 @@ def _report(
         search=live.search if live else None,
         seconds=times.seconds,
         num_bytes=bytes_below(shop.layout.folders),
+        calibration=live.calibration if live else None,
     )

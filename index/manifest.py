@@ -139,7 +139,8 @@ class CalibrationPart(_Part):
 
     Fitted to so many pairs of a labelled list, or of edited copies and what they found. `error`
     is how far probabilities and shares of same pairs lie apart, on pairs that were not fitted;
-    null where there were too few of them.
+    null where there were too few of them. `generation` is the one it was first published with,
+    of so many `live` photos; null and 0 where that was not noted down.
     """
 
     slope: float = Field(gt=0)
@@ -148,6 +149,15 @@ class CalibrationPart(_Part):
     num_same: int
     num_other: int
     error: float | None = None
+    generation: str | None = None
+    live: int = 0
+
+    def is_same_fit(self, other: "CalibrationPart | None") -> bool:
+        """Whether the other one says the same, whenever it was published."""
+        if other is None:
+            return False
+        first_published = {"generation": other.generation, "live": other.live}
+        return self.model_copy(update=first_published) == other
 
     @property
     def curve(self) -> Calibration:

@@ -8,7 +8,13 @@ from pathlib import Path
 
 from index.catalog_engine import journal_errors
 from index.catalog_journal import Journal
-from index.current import Pointer, generations, read_current, whole_manifests
+from index.current import (
+    Pointer,
+    current_manifest,
+    generations,
+    read_current,
+    whole_manifests,
+)
 from index.encode import first_free_id
 from index.errors import IndexFolderError, OtherCheckpointError
 from index.layout import Layout
@@ -24,10 +30,14 @@ def take_checkpoint(layout: Layout, checkpoint: Path, *, fingerprint: str, steps
     """Copy the checkpoint in; raises OtherCheckpointError when the folder has another one."""
     remove_temporaries(layout)
     target = layout.checkpoint(fingerprint)
-    others = [path for path in layout.models.glob("*.safetensors") if path != target]
+    # Also where someone removed the file to have another one taken: the rows are still its own.
+    parent = current_manifest(layout)
+    known = {path.stem for path in layout.models.glob("*.safetensors")}
+    known |= {parent.model.fingerprint} if parent else set()
+    others = sorted(known - {fingerprint})
     if others:
         raise OtherCheckpointError(
-            f"{layout.root} was built with checkpoint {others[0].stem[:12]}, "
+            f"{layout.root} was built with checkpoint {others[0][:12]}, "
             f"{checkpoint} is {fingerprint[:12]}; give a new --out"
         )
     if not target.exists():

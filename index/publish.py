@@ -103,7 +103,9 @@ def publish(
         adds=AddsPart(folded=journal.folded()),
         asked=asked,
         search=last_tuned(layout, parent, codebook),
-        calibration=calibration or (parent.calibration if parent else None),
+        calibration=calibration.model_copy(update={"generation": name, "live": len(live_ids)})
+        if calibration
+        else (parent.calibration if parent else None),
         canaries=choose_canaries(ranker, live_ids),
     )
     pointer = write_manifest(layout, manifest, steps=steps)

@@ -232,7 +232,9 @@ def publish_generation(
     require_encoded(shop.layout, shop.journal, codebook=codebook.name)
     manifest = shop.parent
     asked = asked or (manifest.asked if manifest else AskedPart())
-    is_calibrated = manifest is not None and calibration in (None, manifest.calibration)
+    is_calibrated = manifest is not None and (
+        calibration is None or calibration.is_same_fit(manifest.calibration)
+    )
     if (
         manifest is None
         or not is_calibrated

@@ -101,7 +101,8 @@ def read_stats(root: Path, *, catalog: SecretStr | None = None) -> dict[str, Any
         "recall_lower": tuned.recall_lower,
         "nprobe": tuned.nprobe,
         "rerank": tuned.rerank,
-        "calibrated": manifest.calibration and manifest.calibration.source,
+        "calibrated": manifest.calibration
+        and manifest.calibration.model_dump(include={"source", "generation", "live"}),
         "bytes": {
             "embeddings": _size(folder / "emb.f16" for folder in folders),
             "lists": _size(folder / "ivf.faiss" for folder in folders),

@@ -43,12 +43,29 @@ def _table(report: BuildReport, layout: Layout) -> Iterator[tuple[str, str]]:
     yield "  bad", _bad(report, layout)
     factory = f", factory {report.factory}" if report.factory else ""
     yield "rows", f"{report.num_rows} ({report.num_live} live){factory}"
+    if report.generation:
+        yield "calibration", _calibration(report)
     times = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items())
     yield "seconds", f"{sum(report.seconds.values()):.1f}: {times}"
     if report.embedded and report.embedded.num_photos:
         yield "photos/s", f"{report.embedded.rate:.1f} ({report.embedded.limit} limits)"
         yield "bytes read", human_bytes(report.embedded.num_bytes)
     yield "bytes of index", human_bytes(report.num_bytes)
+
+
+def _calibration(report: BuildReport) -> str:
+    """What it was fitted to: a build keeps an older one, and an index begins without."""
+    part = report.calibration
+    if part is None:
+        return "none, so no same_probability: python -m index.calibrate learns it"
+    if part.generation is None:
+        return f"of an earlier generation, fitted to {part.source}"
+    if part.generation == report.generation:
+        return f"of this generation, fitted to {part.source}"
+    return (
+        f"kept from generation {part.generation}, fitted to {part.source} when {part.live} photos "
+        f"were live; {report.num_live} are now"
+    )
 
 
 def _bad(report: BuildReport, layout: Layout) -> str:

@@ -9,11 +9,15 @@ import pytest
 from index_fixtures import build, durable_state, random_units, write_vectors
 from stub_embedder import DIM, VectorEmbedder
 
+from index.builder import BuildReport
 from index.calibrate import calibrate
 from index.calibration.fit import fit_pairs
 from index.calibration.pairs import Pairs, instance_pairs
 from index.errors import IndexFolderError, NotCalibratedError
+from index.layout import Layout
 from index.searcher import Searcher
+from index.stats import read_stats
+from index.summary import summary
 from index.upkeep.recovery import recover_index
 from index.verify import main as verify_main
 from multigrain.calibration import Calibration, CalibrationError
@@ -30,13 +34,21 @@ def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "index"
 
 
+def said_of_calibration(report: BuildReport) -> str:
+    """The line of a build's summary."""
+    lines = summary(report, Layout(Path("index")), until="publish").splitlines()
+    (line,) = (line for line in lines if line.startswith("calibration"))
+    return line.removeprefix("calibration").strip()
+
+
 def test_copies_calibrate_an_index_and_the_next_build_keeps_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A new generation, of the same rows, whose neighbours carry a probability."""
     photos = write_vectors(tmp_path / "photos", random_units(NUM_ROWS))
     out = tmp_path / "index"
-    build(photos, out, VectorEmbedder())
+    assert "index.calibrate learns it" in said_of_calibration(build(photos, out, VectorEmbedder()))
+    assert read_stats(out)["calibrated"] is None
     with closing(Searcher.open(out)) as searcher:
         assert searcher.search(random_units(1), 1)[0][0].same_probability is None
         with pytest.raises(NotCalibratedError, match=r"index\.calibrate"):
@@ -53,8 +65,15 @@ def test_copies_calibrate_an_index_and_the_next_build_keeps_it(
     assert {name: now[name] for name in before if name in now and "shards" in name} == {
         name: data for name, data in before.items() if "shards" in name
     }
+    fitted = {"source": "copies", "generation": "000002", "live": NUM_ROWS}
+    assert read_stats(out)["calibrated"] == fitted
+    again = build(photos, out, VectorEmbedder())
+    assert said_of_calibration(again) == "of this generation, fitted to copies"
     write_vectors(tmp_path / "photos", random_units(NUM_ROWS + 1))
-    build(photos, out, VectorEmbedder())
+    assert said_of_calibration(build(photos, out, VectorEmbedder())) == (
+        "kept from generation 000002, fitted to copies when 200 photos were live; 201 are now"
+    )
+    assert read_stats(out)["calibrated"] == fitted
     assert verify_main(["--index", str(out)]) == 0
     capsys.readouterr()
     with closing(Searcher.open(out)) as searcher:
