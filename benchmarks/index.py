@@ -86,6 +86,13 @@ def _searches(run: Run) -> list[Target]:
     return list(index_search.targets(measured))
 
 
+def _bytes(run: Run) -> list[Target]:
+    found, planned, num_rows = run.one.lists_bytes()
+    each = f"{found / num_rows:.1f} bytes each, {planned / num_rows:.1f} planned"
+    print(f"lists of {num_rows} rows: {each}")
+    return [Target("bytes of the lists, off the plan by", abs(found / planned - 1), "<=", 0.02)]
+
+
 def _orders(run: Run) -> list[Target]:
     lists = index_search.measure_orders(run.scratch / "orders", run.views)
     return [Target("lists of a sorted folder / a shuffled one", lists, "<=", 1.1)]
@@ -148,6 +155,7 @@ Part = Callable[[Run], list[Target]]
 QUICK_PARTS: dict[str, Part] = {
     "rates": _rates,
     "searches": _searches,
+    "bytes": _bytes,
     "orders": _orders,
     "shards": _shards,
     "catalog": _catalog,
@@ -179,6 +187,8 @@ def main() -> int:
         "--scratch", type=Path, help="folder to work in, whose index a later run uses again"
     )
     options = parser.parse_args()
+    if options.scratch:
+        options.scratch.mkdir(parents=True, exist_ok=True)
     print(machine_facts())
     targets = list[Target]()
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.index_data import FileEmbedder, write_rows
 from index.builder import BuildReport, build_index
+from index.codebook.footprint import footprint
 from index.layout import Layout
 from index.manifest import Manifest
 from index.searcher import Searcher
@@ -53,6 +54,15 @@ class Folder(NamedTuple):
         searcher = Searcher.open(self.root)
         searcher.close()
         return searcher.manifest
+
+    def lists_bytes(self) -> tuple[int, int, int]:
+        """Bytes of the lists' files, those that `--plan` tells, and how many rows they hold."""
+        manifest, layout = self.manifest(), Layout(self.root)
+        found = sum(layout.lists(part.folder).stat().st_size for part in manifest.shards)
+        num_rows = sum(part.num_codes for part in manifest.shards)
+        dim, num_shards = manifest.model.D, len(manifest.shards)
+        plan = footprint(manifest.factory, num_rows=num_rows, dim=dim, num_shards=num_shards)
+        return found, plan.lists, num_rows
 
     def ranker(self) -> Ranker:
         """The live generation's ranker, without its catalog."""
