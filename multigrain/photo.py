@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from multigrain.errors import MultiGrainError
 from multigrain.exif import Taken, taken
+from multigrain.heif import can_open_heif, is_heif
 from multigrain.photo_limits import DEFAULT_LIMITS, PhotoLimits
 
 # A JPEG may be decoded at 1/2, 1/4 or 1/8 while it stays this much larger than the model's
@@ -76,8 +77,6 @@ _PHOTO_TYPES = (
     (rb"II\*\0|MM\0\*", "TIFF"),
     (rb".{4}ftypavi[fs]", "AVIF"),
 )
-_LONGEST_TYPE_BOX = 256
-_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
 class PhotoError(MultiGrainError):
@@ -121,7 +120,8 @@ def open_photo(
     Raises PhotoError, and nothing else, for whatever is wrong with the photo.
     """
     data = _read(source, limits)
-    with _decoder_errors(limits), Image.open(io.BytesIO(data), formats=_openers(limits)) as opened:
+    openers = ["HEIF"] if is_heif(data) else _openers(limits)
+    with _decoder_errors(limits), Image.open(io.BytesIO(data), formats=openers) as opened:
         if opened.format not in limits.formats:
             raise _unsupported(str(opened.format), limits)
         _check_size(opened.size, limits)
@@ -138,8 +138,11 @@ def open_photo(
 
 
 def _openers(limits: PhotoLimits) -> list[str]:
-    """The decoders that see a photo: MPO has none of its own, JPEG's opens it."""
-    return sorted({"JPEG" if name == "MPO" else name for name in limits.formats})
+    """The decoders that see a photo: MPO has none of its own, JPEG's opens it.
+
+    HEIF's, which has to be installed, sees none but HEIF.
+    """
+    return sorted({"JPEG" if name == "MPO" else name for name in limits.formats} - {"HEIF"})
 
 
 def _read(source: bytes | Path, limits: PhotoLimits) -> bytes:
@@ -152,8 +155,8 @@ def _read(source: bytes | Path, limits: PhotoLimits) -> bytes:
     for magic, name in _OTHER_TYPES:
         if source.lstrip()[: len(magic)].lower() == magic.lower():
             raise _unsupported(name, limits)
-    if _is_heif(source):
-        raise _unsupported("HEIF", limits)
+    if is_heif(source):
+        _require_heif(limits)
     if source.endswith(_TGA_END):
         raise _unsupported("TGA", limits)
     for pattern, name in _PHOTO_TYPES:
@@ -162,12 +165,11 @@ def _read(source: bytes | Path, limits: PhotoLimits) -> bytes:
     return source
 
 
-def _is_heif(source: bytes) -> bool:
-    """Whether the file type box names HEIF and, among its compatible brands, no AVIF."""
-    size = min(int.from_bytes(source[:4]), _LONGEST_TYPE_BOX)
-    brands = [source[start : start + 4] for start in range(8, size, 4)]
-    is_avif = b"avif" in brands or b"avis" in brands
-    return source[4:8] == b"ftyp" and brands[:1] != [] and brands[0] in _HEIF_BRANDS and not is_avif
+def _require_heif(limits: PhotoLimits) -> None:
+    if "HEIF" not in limits.formats:
+        raise _unsupported("HEIF", limits)
+    if not can_open_heif():
+        raise _unsupported("HEIF, which multigrain-retrieval[heif] reads where installed", limits)
 
 
 def _read_file(path: Path, limits: PhotoLimits) -> bytes:
@@ -193,9 +195,12 @@ def _too_large(num_bytes: int, limits: PhotoLimits) -> PhotoError:
 
 def _unsupported(name: str, limits: PhotoLimits) -> PhotoError:
     return PhotoError(
-        "unsupported_media_type",
-        f"this is {name}; accepted formats: {', '.join(limits.formats)}",
+        "unsupported_media_type", f"this is {name}; accepted formats: {_accepted(limits)}"
     )
+
+
+def _accepted(limits: PhotoLimits) -> str:
+    return ", ".join(name for name in limits.formats if name != "HEIF" or can_open_heif())
 
 
 @contextmanager
@@ -206,9 +211,8 @@ def _decoder_errors(limits: PhotoLimits) -> Iterator[None]:
     except _BOMB_ERRORS as error:
         raise PhotoError("image_too_many_pixels", str(error)) from error
     except UnidentifiedImageError as error:  # its own text holds an address in memory
-        accepted = ", ".join(limits.formats)
         raise PhotoError(
-            "image_undecodable", f"no photo of an accepted format: {accepted}"
+            "image_undecodable", f"no photo of an accepted format: {_accepted(limits)}"
         ) from error
     except _DECODER_ERRORS as error:
         reason = str(error) or type(error).__name__

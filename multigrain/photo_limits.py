@@ -4,8 +4,8 @@ from typing import Literal, NamedTuple, get_args
 
 # Names of Pillow. MPO is the JPEG of phones that take several pictures at once. Off the list on
 # purpose: EPS runs a program, FITS and PSD have a history of faults, JPEG 2000 takes a second for
-# two megapixels.
-PhotoFormat = Literal["JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]
+# two megapixels. HEIF is accepted where the extra `heif` is installed.
+PhotoFormat = Literal["JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"]
 FORMATS: tuple[PhotoFormat, ...] = get_args(PhotoFormat)
 
 

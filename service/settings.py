@@ -77,7 +77,8 @@ class Settings(Config):
     formats: list[PhotoFormat] = Field(
         list(FORMATS),
         min_length=1,
-        description="formats of photos that are decoded, of these; repeatable",
+        description="formats of photos that are decoded, of these, HEIF with the extra heif; "
+        "repeatable",
     )
     max_inflight_pixels: int = Field(
         200_000_000,

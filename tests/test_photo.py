@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import sys
 import zlib
 from pathlib import Path
 
@@ -13,11 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
+from multigrain.heif import can_open_heif
 from multigrain.photo import PhotoError, open_photo
 from multigrain.photo_limits import DEFAULT_LIMITS, FORMATS, PhotoFormat, PhotoLimits
 
 
 def encode(image: Image.Image, image_format: str, **options: object) -> bytes:
+    if image_format == "HEIF" and not can_open_heif():
+        pytest.skip("the heif extra is not installed")
     buffer = io.BytesIO()
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
@@ -101,6 +105,43 @@ def test_avif_of_a_general_brand_is_not_taken_for_heif() -> None:
     assert open_photo(bytes(data)).format == "AVIF"
 
 
+def test_heif_without_its_decoder_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a photo like others, so what is missing is said; it is not among what is accepted."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    with pytest.raises(PhotoError, match=r"HEIF, .*\[heif\].*formats: .*AVIF$") as refused:
+        open_photo(b"\0\0\0\x18ftypheic\0\0\0\0")
+    assert refused.value.code == "unsupported_media_type"
+
+
+def test_heif_is_decoded_upright_within_the_limits(test_data: Path) -> None:
+    """Turned by the container, of any mode; the header is enough to refuse."""
+    upright = Image.effect_noise((6, 9), 40).resize((60, 90)).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    data = encode(turned, "HEIF", exif=exif.tobytes(), quality=95)
+    photo = open_photo(data)
+    assert (photo.width, photo.height, photo.format) == (60, 90, "HEIF")
+    difference = np.asarray(photo.image).astype(int) - np.asarray(upright)
+    assert np.abs(difference).mean() < 3
+    assert code_of(data, PhotoLimits(max_pixels=5399)) == "image_too_many_pixels"
+    assert code_of(data[: len(data) // 2]) == "image_undecodable"
+    files = {"zPug_3.heic": (64, 64), "L_8__29x100.heif": (29, 100)}
+    for name, size in files.items():
+        assert open_photo(test_data / "hard" / "files" / name).image.size == size
+    assert code_of(test_data / "hard" / "files" / "corrupted.heic") == "image_undecodable"
+
+
+def test_heif_of_more_pixels_than_its_header_names_is_refused() -> None:
+    """The decoder takes no memory for what the limits have not seen."""
+    data = encode(Image.new("RGB", (2000, 1500)), "HEIF")
+    size = data.index(b"ispe") + 8
+    assert data[size : size + 8] == (2000).to_bytes(4) + (1500).to_bytes(4)
+    few = data[:size] + (20).to_bytes(4) + (15).to_bytes(4) + data[size + 8 :]
+    assert code_of(few) == "image_undecodable"
+
+
 def test_deep_grey_of_every_kind_is_scaled() -> None:
     """Floats and 32-bit integers are stretched to their own range, NaN is refused."""
     ramp = np.linspace(-2, 3, 12).reshape(3, 4)
@@ -134,7 +175,6 @@ def test_an_animation_gives_its_first_frame() -> None:
         (b"%PDF-1.7 and more", "unsupported_media_type"),
         (b"PK\x03\x04rest", "unsupported_media_type"),
         (b"  <svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported_media_type"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "unsupported_media_type"),
         (Path("no/such/photo.jpg"), "photo_missing"),
         (Path("/"), "photo_unreadable"),
     ],

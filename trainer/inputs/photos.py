@@ -4,12 +4,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from multigrain.heif import is_heif
 from multigrain.photo_list import PhotoListError, is_photo_list, read_photo_list
 
 # Names that are taken at their word; a file with any other name is looked into.
-_PHOTO_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-)
+_PHOTO_SUFFIXES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff",
+    ".heic", ".heif",
+))  # fmt: skip
 _PHOTO_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 NUM_MAGIC_BYTES = 12
 
@@ -98,4 +100,4 @@ def starts_like_photo(start: bytes) -> bool:
     """Whether the first NUM_MAGIC_BYTES of a file are those of a photo."""
     webp = start.startswith(b"RIFF") and start[8:] == b"WEBP"
     avif = start[4:] in (b"ftypavif", b"ftypavis")
-    return start.startswith(_PHOTO_STARTS) or webp or avif
+    return start.startswith(_PHOTO_STARTS) or webp or avif or is_heif(start)
