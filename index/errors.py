@@ -16,6 +16,10 @@ class FaissMissingError(IndexFolderError):
         )
 
 
+class BackendAwayError(IndexFolderError):
+    """Milvus gives no answer, or refuses: no generation of a folder can be searched there."""
+
+
 class DiskFullError(IndexFolderError):
     """No space is left for the folder; the message says how many bytes are needed and free."""
 

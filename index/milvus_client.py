@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from index.errors import IndexFolderError
+from index.errors import BackendAwayError, IndexFolderError
 from index.milvus_address import MilvusAddress
 
 ID = "id"
@@ -17,20 +17,22 @@ _ANSWER_SECONDS = 30.0
 
 
 @contextmanager
-def milvus_errors(address: MilvusAddress, *, doing: str) -> Iterator[None]:
-    """Turn Milvus's errors into IndexFolderError, naming the address and what to do."""
+def milvus_errors(
+    address: MilvusAddress, *, doing: str, kind: type[IndexFolderError] = IndexFolderError
+) -> Iterator[None]:
+    """Turn Milvus's errors into one of ours, naming the address and what to do."""
     from grpc import RpcError
     from pymilvus.exceptions import MilvusException
 
     try:
         yield
     except MilvusException as error:
-        raise _error(address, doing, error.message) from error
+        raise kind(_message(address, doing, error.message)) from error
     except RpcError as error:
-        raise _error(address, doing, str(error)) from error
+        raise kind(_message(address, doing, str(error))) from error
 
 
-def _error(address: MilvusAddress, doing: str, said: str) -> IndexFolderError:
+def _message(address: MilvusAddress, doing: str, said: str) -> str:
     first = said.strip().partition("\n")[0] or "no answer"
     if "auth" in first.lower():
         remedy = "give USER:PASSWORD@ in --milvus-uri or MULTIGRAIN_MILVUS_URI"
@@ -38,11 +40,14 @@ def _error(address: MilvusAddress, doing: str, said: str) -> IndexFolderError:
         remedy = "one process at a time opens a file of Milvus Lite; end the other, then run again"
     else:
         remedy = "start it, or give its address as --milvus-uri or in MULTIGRAIN_MILVUS_URI"
-    return IndexFolderError(f"milvus {address.uri}: {doing}: {first}; {remedy}")
+    return f"milvus {address.uri}: {doing}: {first}; {remedy}"
 
 
 def open_client(address: MilvusAddress) -> Any:
-    """Connect; raises IndexFolderError without pymilvus or an answer."""
+    """Connect; raises IndexFolderError without pymilvus, BackendAwayError without an answer.
+
+    By a connection of its own: one that is shared, and lost, would be tried for minutes.
+    """
     try:
         from pymilvus import MilvusClient
     except ImportError:
@@ -53,8 +58,10 @@ def open_client(address: MilvusAddress) -> Any:
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     if address.file is not None:
         address.file.parent.mkdir(parents=True, exist_ok=True)
-    with milvus_errors(address, doing="connecting"):
-        return MilvusClient(address.uri, token=address.token, timeout=_CONNECT_SECONDS)
+    with milvus_errors(address, doing="connecting", kind=BackendAwayError):
+        return MilvusClient(
+            address.uri, token=address.token, timeout=_CONNECT_SECONDS, dedicated=True
+        )
 
 
 def num_rows_of(client: Any, collection: str) -> int:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from socket import create_server, socket
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -23,14 +25,13 @@ from index.changes.addition import add_photos
 from index.changes.removal import remove_photos
 from index.changes.writer import ChangeWriter
 from index.current import live_manifest
-from index.errors import IndexFolderError
+from index.errors import BackendAwayError, IndexFolderError
 from index.layout import Layout
 from index.manifest import Manifest, MilvusPart
 from index.milvus_address import MilvusAddress, parse_address
 from index.milvus_client import open_client
 from index.milvus_index import MilvusIndex, milvus_index
 from index.milvus_lists import MilvusLists, expressions
-from index.milvus_loading import MilvusServer
 from index.searcher import Searcher
 from index.searching.where import parse_filters
 from index.stats import read_stats
@@ -315,9 +316,9 @@ def test_codes_milvus_has_not_are_refused_before_anything_is_trained(
 def test_a_server_is_asked_as_a_file_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By its address, whose password is written nowhere; when it ends, a search says so."""
-    monkeypatch.setattr(index.milvus_client, "_CONNECT_SECONDS", 2.0)
-    monkeypatch.setattr(index.milvus_lists, "_ANSWER_SECONDS", 2.0)
+    """By its address, whose password is written nowhere; when it ends, whoever asks says so."""
+    monkeypatch.setattr(index.milvus_client, "_CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(index.milvus_lists, "_ANSWER_SECONDS", 1.0)
     server, database, port = start_server_in_thread(str(tmp_path / "lite"))
     out, uri = tmp_path / "index", f"http://root:hunter2@127.0.0.1:{port}"
     build(
@@ -334,16 +335,28 @@ def test_a_server_is_asked_as_a_file_is(
         database.close()
         with pytest.raises(IndexFolderError, match=r"searching collection .*start it"):
             hits(searcher, 3)
+        with create_server(("127.0.0.1", port)), pytest.raises(BackendAwayError, match="start it"):
+            Searcher.open(out, backend=ON_MILVUS)
     assert "hunter2" not in caplog.text
 
 
-def test_a_server_that_does_not_answer_is_named_without_its_password(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_a_server_that_does_not_answer_is_named_without_its_password_in_no_time(
+    out: Path, monkeypatch: pytest.MonkeyPatch, *, is_silent: bool
 ) -> None:
-    """One line, and what to do."""
+    """One line, and what to do, once for all generations; nobody listens, or says nothing."""
     monkeypatch.setattr(index.milvus_client, "_CONNECT_SECONDS", 0.5)
-    with pytest.raises(IndexFolderError, match=r"milvus http://127\.0\.0\.1:1: .*start it") as said:
-        MilvusServer("http://root:hunter2@127.0.0.1:1", folder=tmp_path)
+    remove_photos(out, ids=[0])
+    with socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if is_silent:
+            listener.listen()
+        name = f"127.0.0.1:{listener.getsockname()[1]}"
+        backend = Backend("milvus", SecretStr(f"http://root:hunter2@{name}"))
+        start = perf_counter()
+        with pytest.raises(BackendAwayError, match=rf"^milvus http://{name}: .*; start it") as said:
+            Searcher.open(out, backend=backend)
+        assert perf_counter() - start < 4
     assert "hunter2" not in str(said.value)
 
 

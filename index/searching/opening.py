@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from index.current import Pointer, checked_manifest, pointers, read_current
 from index.encode import read_shard
-from index.errors import IndexFolderError
+from index.errors import BackendAwayError, IndexFolderError
 from index.faiss_module import load_faiss
 from index.layout import Layout
 from index.lock import open_shared
@@ -27,13 +27,15 @@ Opener = Callable[[Layout, Manifest, BinaryIO], T]
 def open_newest(layout: Layout, opener: Opener[T]) -> T:
     """Open the generation CURRENT names, or, with a warning, the newest one that opens.
 
-    Raises IndexFolderError naming the damaged file when none opens.
+    Raises IndexFolderError naming the damaged file when none opens, and BackendAwayError.
     """
     load_faiss()
     faults = list[IndexFolderError]()
     for pointer in pointers(layout):
         try:
             opened = _open(layout, pointer, opener)
+        except BackendAwayError:
+            raise  # one that is older would wait for it as long
         except IndexFolderError as error:
             _logger.warning("generation %s cannot be opened: %s", pointer.generation, error)
             faults.append(error)
