@@ -37,7 +37,7 @@ def _push(config: PushConfig) -> int:
     # Here, so that --help does not wait for them.
     from index.codebook.footprint import human_bytes
     from index.errors import IndexFolderError
-    from index.replica.push import has_pending_changes, push
+    from index.replica.push import has_pending_changes, num_uploads, push
 
     if isinstance(config.to, Path):
         raise IndexFolderError(f"--to {config.to}: give a URL, such as s3://bucket/photos")
@@ -45,6 +45,12 @@ def _push(config: PushConfig) -> int:
         print(
             f"{PROG}: what was added or deleted since the last build is not sent: "
             "run index.build first",
+            file=sys.stderr,
+        )
+    if num_added := num_uploads(config.index):
+        print(
+            f"{PROG}: {num_added} photos were added through a service; readers there find them, "
+            "without thumbnails, for their bytes stay in uploads/",
             file=sys.stderr,
         )
     done = push(config.index, config.to)

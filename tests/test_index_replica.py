@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from change_fixtures import changing, hits
 from index_fixtures import build, photo_bytes, write_photos
 from stub_embedder import StubEmbedder
 
@@ -310,6 +311,24 @@ def test_a_copy_is_only_read(memory: Url, first: Path, tmp_path: Path) -> None:
         ChangeWriter(root)
     with pytest.raises(ChangesRefusedError, match="build and push again"):
         build(tmp_path, root)
+
+
+def test_photos_added_through_a_service_are_sent_without_their_bytes_which_is_said(
+    memory: Url, first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Found through a copy, and one line says that they have no thumbnail there."""
+    root = shutil.copytree(first, tmp_path / "index")
+    with changing(root) as serving:
+        serving.add(80)
+    build(first.parent / "photos", root)
+    assert push_main(["--index", str(root), "--to", str(memory)]) == 0
+    said = capsys.readouterr().err
+    assert "1 photos were added through a service; readers there find them, without thumb" in said
+    assert not [name for name in names_at(memory) if name.startswith("uploads/")]
+    with closing(Searcher.open(IndexSource(memory, cache_dir=tmp_path / "cache").ready())) as copy:
+        best = hits(copy, 80)[0]
+        assert best.score == pytest.approx(1, abs=1e-3)
+        assert copy.read_photo(best.id) is None
 
 
 @pytest.mark.usefixtures("s3")

@@ -89,6 +89,11 @@ def has_pending_changes(root: Path) -> bool:
         return any(Segment(layout, number).read().changes for number in numbers)
 
 
+def num_uploads(root: Path) -> int:
+    """How many photos' bytes lie in the folder's uploads/, which no generation names."""
+    return sum(not path.name.startswith(".") for path in Layout(root).uploads.glob("*"))
+
+
 @contextmanager
 def _held_generation(layout: Layout) -> Iterator[_Generation]:
     """The generation that CURRENT names, kept by its builder meanwhile."""
