@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.index_build import CASES, NUM_DRAWN, draw_photo, with_comment, write_checkpoint
+from benchmarks.scale_stub import STUB_MS, StubEmbedder
 from index.builder import build_index
 from index.catalog_photos import PendingPhoto
 from index.collection.reading import PhotoEmbedder, ReadPhoto
@@ -28,43 +29,10 @@ from index.embedding.ray_model import crew_on_ray
 from index.stages import Stage
 from multigrain.cpus import num_cpus
 from multigrain.embedder import Embedder
-from multigrain.prepared import Prepared, read_prepared
-from multigrain.transforms import Preprocessing
 
-STUB_MS = 4.0
 STUB_PHOTOS, REAL_PHOTOS = 2048, 640
 ROUNDS = 2
-_DIM = 512
 _TIMEOUT_SECONDS = 120.0
-
-
-class StubEmbedder:
-    """Decodes as a ResNet-50 at 224 px needs it, then waits, and projects a few pixels."""
-
-    dim = _DIM
-    fingerprint = b"a stub that waits".hex().ljust(64, "0")
-    device = "cpu"
-    engine = "stub"
-    precision = "fp32"
-    preprocessing = Preprocessing()
-
-    def read(self, source: bytes | Path) -> Prepared:
-        """Decode and prepare."""
-        return read_prepared(source, self.preprocessing)
-
-    def read_view(self, source: bytes | Path, *, kind: str, seed: int) -> Prepared:
-        """Nothing is tuned."""
-        raise NotImplementedError
-
-    def embed_pixels(
-        self, pixels: Sequence[NDArray[np.uint8]], batch_size: int = 8
-    ) -> NDArray[np.float32]:
-        """Unit rows of a part of the pixels, after the stated time."""
-        del batch_size
-        time.sleep(STUB_MS / 1e3 * len(pixels))
-        rows = np.stack([one.reshape(-1)[:_DIM] for one in pixels]).astype(np.float32) + 1
-        found: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        return found
 
 
 class Engine(NamedTuple):
