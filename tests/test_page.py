@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from page_opening import Page, opened, pick
 from pydantic import SecretStr
-from service_running import running
+from service_running import Service, running
 
 from service.settings import Settings
 
@@ -56,6 +56,40 @@ def test_hit_becomes_the_next_query(page: Page, photos: Path, *, by_keyboard: bo
     preview = page.locator("#preview")
     preview.evaluate("image => image.decode()")
     assert preview.evaluate("image => image.naturalWidth") == 96
+
+
+def test_switch_leaves_one_of_near_duplicates(
+    browser: Any, asked: Service, jpeg: Callable[[int], bytes], tmp_path: Path
+) -> None:
+    """By keyboard too; the hit that stays says for how many it stands, and the switch goes back."""
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(jpeg(0))
+    answer = asked.search(jpeg(0), limit=24, dedup="true").json()
+    left, num_photos = answer["collapsed"], answer["count"] + answer["collapsed"]
+    assert answer["results"][0]["collapsed"] > 0
+    with opened(browser, asked.url) as page:
+        pick(page, photo)
+        sync_api.expect(page.locator(".hit")).to_have_count(num_photos)
+        switch = page.get_by_role("switch", name="One of near-duplicates")
+        switch.focus()
+        page.keyboard.press("Space")
+        status = page.locator("#status")
+        sync_api.expect(status).to_contain_text(re.compile(rf"first, {left} near-duplicates? left"))
+        sync_api.expect(page.locator(".hit")).to_have_count(answer["count"])
+        first = page.locator(".hit").first
+        stands_for = answer["results"][0]["collapsed"]
+        sync_api.expect(first.locator(".collapsed")).to_have_text(f"+{stands_for}")
+        sync_api.expect(first.locator("button")).to_have_accessible_name(
+            re.compile(rf" with {stands_for} near-duplicates?\. Search")
+        )
+        name = first.locator(".name").inner_text()
+        first.locator("button").click()
+        sync_api.expect(page.locator("#caption")).to_have_text(name)
+        with page.expect_request("**/similar?*") as sent:
+            switch.uncheck()
+        assert "dedup" not in sent.value.url
+        sync_api.expect(page.locator(".hit")).to_have_count(num_photos - 1)
+        sync_api.expect(status).to_have_text(f"{num_photos - 1} found, nearest first")
 
 
 def test_file_that_is_no_photo_shows_the_detail_of_the_problem(

@@ -11,6 +11,10 @@ export function fileNameOf(uri) {
   return uri.split("/").pop();
 }
 
+export function counted(duplicates) {
+  return `${duplicates} near-duplicate${duplicates === 1 ? "" : "s"}`;
+}
+
 // 01.jpg alone lies in many folders.
 function folderOf(uri) {
   return uri.split("/").at(-2) ?? "";
@@ -48,19 +52,21 @@ function hitElement(hit, onChosen) {
   const name = fileNameOf(hit.uri);
   const folder = folderOf(hit.uri);
   const score = hit.score.toFixed(4);
+  const others = hit.collapsed ? ` with ${counted(hit.collapsed)}` : "";
   item.dataset.id = hit.id;
   const image = item.querySelector("img");
   image.addEventListener("error", () => item.classList.add("gone"));
   showImage(image, hit.thumbnail_url);
   item.querySelector(".rank").textContent = `#${hit.rank}`;
   item.querySelector(".score").textContent = score;
+  item.querySelector(".collapsed").textContent = hit.collapsed ? `+${hit.collapsed}` : "";
   item.querySelector(".name").textContent = name;
   item.querySelector(".folder").textContent = folder;
   const button = item.querySelector("button");
   button.title = hit.uri;
   button.setAttribute(
     "aria-label",
-    `Rank ${hit.rank}, cosine ${score}, ${[name, folder].filter(Boolean).join(" in ")}. ` +
+    `Rank ${hit.rank}, cosine ${score}, ${[name, folder].filter(Boolean).join(" in ")}${others}. ` +
       "Search from this photo.",
   );
   button.addEventListener("click", () => onChosen(hit));

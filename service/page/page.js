@@ -1,7 +1,14 @@
 // The page: one photo in, its nearest photos out. No library, no build step.
 
 import { addRow, clearRows, countConditions, filterJson, learnFields } from "/page/filter.js";
-import { appendHits, clearHits, fileNameOf, showHits, showPlaceholders } from "/page/hits.js";
+import {
+  appendHits,
+  clearHits,
+  counted,
+  fileNameOf,
+  showHits,
+  showPlaceholders,
+} from "/page/hits.js";
 import {
   hideMore,
   isMoreFocused,
@@ -31,7 +38,8 @@ const preview = byId("preview");
 // What was asked last: a photo of the person's ({ photo }), or one of the collection ({ id }).
 let query = null;
 let latestSearch = 0;
-// What the hits shown answer: { query, filter }, then also { embedding, generation, end }.
+// What the hits shown answer: { query, filter, dedup }, then also { embedding, generation, end,
+// collapsed }.
 let shown = null;
 
 function ask(next) {
@@ -48,7 +56,7 @@ function ask(next) {
 async function search() {
   const thisSearch = ++latestSearch;
   const isLatest = () => thisSearch === latestSearch;
-  const asked = { query, filter: filterJson() };
+  const asked = { query, filter: filterJson(), dedup: byId("dedup").checked };
   showLoading();
   try {
     const response = await send(asked);
@@ -67,7 +75,8 @@ async function search() {
   }
 }
 
-// The hits behind those shown; the filter is that of the first ones, whatever is typed by now.
+// The hits behind those shown; what else was asked is as with the first ones, whatever is typed by
+// now.
 async function searchMore() {
   const thisSearch = latestSearch;
   showMoreLoading();
@@ -89,9 +98,12 @@ async function searchMore() {
 }
 
 // A photo is sent once: its embedding stands for it when more hits are wanted.
-function send({ query: { photo, id }, filter, embedding, end = 0 }) {
+function send({ query: { photo, id }, filter, dedup, embedding, end = 0 }) {
   const limit = Math.min(NUM_HITS, MAX_HITS - end);
   const parameters = new URLSearchParams({ limit, offset: end, include: INCLUDE });
+  if (dedup) {
+    parameters.set("dedup", "true");
+  }
   if (filter !== null) {
     parameters.set("filter", filter);
   }
@@ -138,8 +150,8 @@ function showLoading() {
 
 function showAnswer(asked, answer, serverTiming) {
   settle("answered");
-  const { generation, count, query_embedding: embedding } = answer;
-  shown = { ...asked, embedding, generation, end: count };
+  const { generation, count, query_embedding: embedding, collapsed = 0 } = answer;
+  shown = { ...asked, embedding, generation, end: count, collapsed };
   byId("caption").textContent = [query.caption, ...facts(answer.query)].join(" · ");
   learnFields(answer.results);
   showHits(answer.results, searchFrom);
@@ -149,6 +161,7 @@ function showAnswer(asked, answer, serverTiming) {
 
 function showNext(answer) {
   shown.end = answer.offset + answer.count;
+  shown.collapsed += answer.collapsed ?? 0;
   learnFields(answer.results);
   const first = appendHits(answer.results, searchFrom);
   if (isMoreFocused()) {
@@ -178,7 +191,8 @@ function facts(photo) {
 
 function summary(count, hasMore) {
   if (count > 0) {
-    return `${count} ${hasMore ? "shown" : "found"}, nearest first`;
+    const leftOut = shown.collapsed ? `, ${counted(shown.collapsed)} left out` : "";
+    return `${count} ${hasMore ? "shown" : "found"}, nearest first${leftOut}`;
   }
   if (shown.filter !== null) {
     return "No photo meets the filter";
@@ -277,6 +291,7 @@ function listenForForms() {
     byId("filter").open = false;
     applyFilter();
   });
+  byId("dedup").addEventListener("change", searchAgain);
   byId("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
     setKey(byId("key").value);
@@ -288,6 +303,10 @@ function listenForForms() {
 function applyFilter() {
   const count = countConditions();
   byId("filter-count").textContent = count === 0 ? "" : ` (${count})`;
+  searchAgain();
+}
+
+function searchAgain() {
   if (query !== null) {
     search();
   }
