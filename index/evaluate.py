@@ -7,20 +7,22 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field, SecretStr
 
 from index.catalog_setting import catalog_field
 from multigrain.config import Config
-from multigrain.files import write_via_temporary
+from multigrain.files import atomic_write_text, write_via_temporary
 from multigrain.locations import Location
 from multigrain.program import load_config, run_main
 
 if TYPE_CHECKING:
     from index.judging.losses import Line
+    from multigrain.expectations import Expected
 
 PROG = "index.evaluate"
+EXIT_LEFT = 1
 _SEED = 20190223
 
 Part = tuple[str, "list[Line]"]
@@ -48,7 +50,16 @@ class EvaluateConfig(Config):
         ge=0,
         description="photos to try other pooling exponents on; each takes two passes of the trunk",
     )
+    expect: dict[str, tuple[float, float]] | Path = Field(
+        default={},
+        description="YAML file of `line.metric: [low, high]`, such as `tuned.recall_at_1` (in a "
+        "--config file the block itself); a metric outside ends the program with status 1, as one "
+        "does that leaves its interval in LIST.expect.yaml beside the list of --queries",
+    )
     json_: Path | None = Field(default=None, description="JSON file to write")
+    html: Path | None = Field(
+        default=None, description="HTML file to write, with intervals and the worst queries"
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
 
 
@@ -65,29 +76,58 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(config: EvaluateConfig) -> int:
-    parts = evaluate(config)
-    print("\n\n".join(_markdown(title, lines) for title, lines in parts))
+    expected = expectations(config)
+    found = evaluate(config)
+    print("\n\n".join(_markdown(title, lines) for title, lines in found.parts))
     if config.json_:
-        document = {
-            title: [
-                line.score._asdict() | {"name": line.name, "milliseconds": line.milliseconds}
-                for line in lines
-            ]
-            for title, lines in parts
-        }
+        document = {title: [_line(line) for line in lines] for title, lines in found.parts}
         with write_via_temporary(config.json_) as temporary:
             temporary.write_text(json.dumps(document, indent=2))
-    return 0
+    if config.html:
+        atomic_write_text(config.html, found.page)
+    return judge_lines(found.parts, expected)
 
 
-def evaluate(config: EvaluateConfig) -> list[Part]:
-    """The tables by their titles, each with what it is measured against in its first line."""
+def expectations(config: EvaluateConfig) -> "list[Expected]":
+    """What is expected of the metrics: what was asked for, and what stands beside the queries."""
+    from multigrain.expectations import read_beside, read_expectations
+
+    beside = read_beside([config.queries] if config.queries else [])
+    return [read_expectations(config.expect), *beside.values()]
+
+
+def judge_lines(parts: Sequence[Part], expected: "Sequence[Expected]") -> int:
+    """Print the metrics that are not as expected; return the exit status."""
+    from multigrain.expectations import left_intervals, resolve
+
+    scores = {
+        f"{line.key}.{name}": estimate
+        for _, lines in parts
+        for line in lines
+        for name, estimate in line.judged.estimates().items()
+    }
+    left = [line for block in expected for line in left_intervals(resolve(block, scores), scores)]
+    for line in left:
+        print(f"{PROG}: {line}", file=sys.stderr)
+    return EXIT_LEFT if left else 0
+
+
+class Evaluated(NamedTuple):
+    """Tables by their titles, and the page of them."""
+
+    parts: list[Part]
+    page: str
+
+
+def evaluate(config: EvaluateConfig) -> Evaluated:
+    """Measure an index; each table has what it is measured against in its first line."""
     # Here, so that --help does not wait for torch.
     import numpy as np
 
     from index.judging.exponents import exponent_lines
     from index.judging.losses import dimension_lines, search_lines
     from index.judging.questions import listed_questions, view_questions
+    from index.judging.report import losses_page, worst_queries
     from index.replica.source import IndexSource
     from index.searcher import Searcher
     from multigrain.cpus import num_cpus
@@ -114,7 +154,24 @@ def evaluate(config: EvaluateConfig) -> list[Part]:
         lines = list(exponent_lines(checkpoint, embedder, searcher.read_photo, ids)) if ids else []
         if lines:
             parts.append((f"Pooling exponent, {len(ids)} photos, without whitening", lines))
-    return parts
+        worst = worst_queries(searcher, asked, parts[0][1][-1]) if config.html else ""
+        facts = {
+            "index": config.index,
+            "generation": searcher.generation,
+            "photos": f"{searcher.num_live:,}",
+            "string": searcher.manifest.factory,
+            "checkpoint": searcher.fingerprint[:12],
+            "dimensions": searcher.dim,
+        }
+        return Evaluated(parts, losses_page(facts, parts, worst))
+
+
+def _line(line: "Line") -> dict[str, Any]:
+    intervals = {
+        f"{name}_interval": list(one.interval) for name, one in line.judged.estimates().items()
+    }
+    named = {"key": line.key, "name": line.name, "milliseconds": line.milliseconds}
+    return line.score._asdict() | intervals | named
 
 
 def _markdown(title: str, lines: "Sequence[Line]") -> str:

@@ -27,6 +27,13 @@ class Interval(NamedTuple):
     high: float
 
 
+class Estimate(NamedTuple):
+    """A score over all queries, and the interval in which it lies under other queries."""
+
+    value: float
+    interval: Interval
+
+
 class Difference(NamedTuple):
     """Mean of B less mean of A over the same queries; noise when the interval holds zero."""
 
@@ -46,6 +53,12 @@ def mean_interval(values: Values, *, seed: int, resamples: int = RESAMPLES) -> I
         raise MetricError("no query has a positive: nothing to score")
     means = [counts @ kept / len(kept) for counts in _blocks(len(kept), seed, resamples)]
     return _interval(np.concatenate(means))
+
+
+def estimated_mean(values: Values, *, seed: int) -> Estimate:
+    """Mean of values [Q], NaN left out, with its interval; raises MetricError for none."""
+    interval = mean_interval(values, seed=seed)
+    return Estimate(float(np.nanmean(values)), interval)
 
 
 def statistic_interval(

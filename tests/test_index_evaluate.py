@@ -17,7 +17,7 @@ from index.build import main as build_main
 from index.evaluate import main as evaluate_main
 from index.judging.exponents import exponent_lines
 from index.judging.losses import dimension_lines, search_lines
-from index.judging.questions import Questions, score, view_questions
+from index.judging.questions import Questions, judge, view_questions
 from index.searcher import Searcher
 from multigrain.checkpoint import load_checkpoint
 from multigrain.embedder import Embedder
@@ -68,8 +68,8 @@ def test_fewer_dimensions_are_the_first_of_each_row(opened: Searcher, questions:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     found = exact_search(questions.rows[:, :8], rows, 10).rows
     reference = exact_search(questions.rows, opened.embeddings(range(NUM_ROWS)), 10).rows
-    expected = score(list(found), reference=list(reference), answers=questions.answers)
-    assert lines[1].score == pytest.approx(expected)
+    judged = judge(list(found), reference=list(reference), answers=questions.answers)
+    assert lines[1].score == pytest.approx(judged.score)
     assert lines[0].score.agreement == 1 > lines[1].score.agreement
 
 
@@ -78,8 +78,10 @@ def test_scores_by_hand() -> None:
     found = [np.array([7, 1, 2]), np.array([4, 5, 6])]
     reference = [np.array([7, 9, 2]), np.array([4, 5, 6])]
     answers = [np.array([7, 8]), np.array([6])]
-    judged = score(found, reference=reference, answers=answers)
-    assert judged == pytest.approx(((2 / 3 + 1) / 2, 0.5, (0.5 + 1 / 3) / 2))
+    judged = judge(found, reference=reference, answers=answers)
+    assert judged.score == pytest.approx(((2 / 3 + 1) / 2, 0.5, (0.5 + 1 / 3) / 2))
+    assert judged.ap == pytest.approx([0.5, 1 / 3])
+    assert judged.estimates()["recall_at_1"].interval == (0, 1)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,8 @@ def test_the_command_prints_tables_and_writes_them(
     document = json.loads(out.read_text())
     exact = document["Lists and codes, 8 queries"][0]
     assert (exact["name"], exact["agreement"]) == ("exact: every stored row", 1)
+    low, high = exact["ap_interval"]
+    assert low <= exact["ap"] <= high
     queries = ["--queries", str(real / "list.csv"), "--num-photos", "0"]
     assert evaluate_main([*flags, *queries]) == 0
     listed = json.loads(out.read_text())
@@ -154,3 +158,56 @@ def test_queries_without_an_answer_are_refused(
     flags = ["--index", str(real / "index"), "--queries", str(path)]
     assert evaluate_main(flags) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_page_shows_the_worst_queries_and_what_was_found(real: Path, tmp_path: Path) -> None:
+    """Intervals in its tables; each row has the picture asked with and seven answers, framed."""
+    flags = ["--index", real / "index", "--num-queries", "8", "--num-photos", "0"]
+    for more in ([], ["--queries", real / "list.csv"]):
+        out = tmp_path / "page.html"
+        assert evaluate_main([*map(str, [*flags, *more, "--html", out])]) == 0
+        page = out.read_text()
+        assert page.count('class="query"') == 5
+        assert page.count('class="asked"') == 5
+        assert page.count("data:image/jpeg;base64,") == 5 * 8
+        assert page.index('class="right"') > page.index("Worst queries by AP of ten")
+        assert "exact: every stored row" in page
+        assert " to 1.000)" in page
+        assert 'src="http' not in page
+    assert "edited copy" not in page
+    assert "05.png" in page
+
+
+@pytest.mark.parametrize(
+    ("expected", "status", "said"),
+    [
+        ("exact.agreement: [1, 1]", 0, ""),
+        (
+            "exact.recall_at_1: [1.01, 2]",
+            1,
+            "exact.recall_at_1 is 1.0000 (95 % 1.0000 to 1.0000), expected within [1.01, 2]",
+        ),
+        ("tuned.recall: [0, 1]", 2, "no metric 'tuned.recall'"),
+    ],
+)
+@pytest.mark.parametrize("is_beside", [False, True])
+def test_a_metric_outside_its_interval_ends_with_one(
+    real: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    expected: str,
+    status: int,
+    said: str,
+    *,
+    is_beside: bool,
+) -> None:
+    """With metric, value and interval; from a file that is named or stands beside the list."""
+    queries = real / "guarded.csv"
+    queries.write_text((real / "list.csv").read_text())
+    path = queries.with_name("guarded.expect.yaml") if is_beside else tmp_path / "expect.yaml"
+    path.write_text(expected)
+    flags = ["--index", real / "index", "--queries", queries, "--num-photos", "0"]
+    asked = [] if is_beside else ["--expect", path]
+    assert evaluate_main([*map(str, [*flags, *asked])]) == status
+    assert said in capsys.readouterr().err
+    path.unlink()

@@ -18,13 +18,14 @@ from multigrain.augmented import Augment, embed_augmented
 from multigrain.checkpoint import load_checkpoint
 from multigrain.config import ConfigError
 from multigrain.embedder import Embedder
+from multigrain.expectations import resolve
 from multigrain.metrics import positive_ranks
+from multigrain.program import run_main
 from trainer import evaluate as program
 from trainer.engine.processes import Processes, alone
 from trainer.evaluate import evaluate
 from trainer.evaluation.embed_pictures import UnreadableError, embed_pictures
 from trainer.evaluation.embedding_cache import EmbeddingCache
-from trainer.evaluation.expectations import resolve
 from trainer.evaluation.results import QUERIES, REPORT, RESULTS, Result
 from trainer.protocols.test_set import Picture
 from trainer.speech import say_nothing
@@ -286,6 +287,38 @@ def test_a_metric_outside_its_interval_ends_the_program_with_one(
     assert "| manifest | ap_trapezoid |" in said.out
     assert ("manifest.recall_at_5 is " in said.err) == bool(status)
     assert ("expected within [1.01, 2]" in said.err) == bool(status)
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "said"),
+    [
+        ("recall_at_5: [0, 2]", 0, ""),
+        ("expect: {recall_at_5: [1.01, 2]}", 1, "manifest.recall_at_5 is "),
+        ("recall_at_5: [1.01", 2, "guarded.expect.yaml is not YAML"),
+    ],
+)
+def test_what_is_expected_may_stand_beside_a_list(
+    text: str,
+    status: int,
+    said: str,
+    result: tuple[Result, Path],
+    manifest: Path,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In `guarded.expect.yaml` of `guarded.jsonl`, with nothing said by flags or settings."""
+    guarded = manifest.with_name("guarded.jsonl")
+    guarded.write_text(manifest.read_text())
+    beside = manifest.with_name("guarded.expect.yaml")
+    beside.write_text(text)
+    config = settings(tiny_checkpoint, guarded, tmp_path, cache=result[1] / "embeddings")
+    (tmp_path / "settings.yaml").write_text(config.to_yaml())
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--config", str(tmp_path / "settings.yaml")])
+    assert run_main(program.main, prog="evaluate") == status
+    assert said in capsys.readouterr().err
+    beside.unlink()
 
 
 def test_expectations_are_named_in_full_where_a_metric_is_not_one_test_sets() -> None:

@@ -6,6 +6,7 @@ torchrun --nproc-per-node 8 -m trainer.evaluate ...
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,10 @@ from trainer.speech import say, say_nothing
 
 if TYPE_CHECKING:
     from multigrain.embedder import Embedder
+    from multigrain.expectations import Expected
     from multigrain.ranking import Floats
     from trainer.engine.processes import Processes
     from trainer.evaluation.compared import Compared
-    from trainer.evaluation.expectations import Expected
     from trainer.evaluation.models import Models
     from trainer.evaluation.results import Result
     from trainer.evaluation.sweeps import Curve, Score
@@ -214,27 +215,33 @@ def main() -> int:
     config = load_config(
         EvaluateConfig, prog=PROG, description=__doc__ or "", argv=sys.argv[1:], environ=os.environ
     )
+    from multigrain.expectations import read_beside, read_expectations
     from trainer.engine.processes import joined_processes, reported
-    from trainer.evaluation.expectations import read_expectations
 
-    expected = read_expectations(config.expect)
+    expected, beside = read_expectations(config.expect), read_beside(config.data)
 
     def among() -> int:
         with joined_processes(os.environ, device=config.device, num_threads=None) as processes:
             results = evaluate(config, processes)
-            return judge(results, expected) if processes.is_first else 0
+            return judge(results, expected, beside) if processes.is_first else 0
 
     return reported(among, os.environ)
 
 
-def judge(results: list["Result"], expected: "Expected") -> int:
-    """Print the scores, and those that are not as expected; return the exit status."""
-    from trainer.evaluation.expectations import left_intervals, resolve
+def judge(results: list["Result"], expected: "Expected", beside: "Mapping[Path, Expected]") -> int:
+    """Print the scores, and those that are not as expected; return the exit status.
+
+    What is expected `beside` a list is of its own scores alone.
+    """
+    from multigrain.expectations import left_intervals, resolve
     from trainer.evaluation.results import markdown
 
     print(markdown(results))
     scores = {name: score for result in results for name, score in result.full_names().items()}
     left = left_intervals(resolve(expected, scores), scores)
+    for result in results:
+        own = result.full_names()
+        left += left_intervals(resolve(beside.get(result.data, {}), own), own)
     for line in left:
         print(f"{PROG}: {line}", file=sys.stderr)
     return EXIT_LEFT if left else 0

@@ -26,7 +26,8 @@ class EvaluateConfig(Config):
     expect: dict[str, tuple[float, float]] | Path = Field(
         default={},
         description="YAML file of `metric: [low, high]` (in a --config file the block itself); "
-        "a metric outside ends the program with status 1",
+        "a metric outside ends the program with status 1, as one does that leaves its interval in "
+        "LIST.expect.yaml beside a list of --data",
     )
     upright: Path | None = Field(
         default=None,

@@ -16,8 +16,8 @@ from multigrain.program import load_config, run_main
 from trainer.settings import TrainConfig
 
 if TYPE_CHECKING:
+    from multigrain.expectations import Expected
     from trainer.engine.processes import Processes
-    from trainer.evaluation.expectations import Expected
 
 PROG = "trainer/train.py"
 EXIT_LEFT = 1
@@ -67,8 +67,8 @@ def main() -> int:
 
 def run_among(config: TrainConfig, environ: Mapping[str, str]) -> int:
     """Train among the processes that the environment tells of; return the exit status."""
+    from multigrain.expectations import read_expectations
     from trainer.engine.processes import joined_processes, reported
-    from trainer.evaluation.expectations import read_expectations
 
     expected = read_expectations(config.expect)
 
@@ -88,7 +88,7 @@ def run_among(config: TrainConfig, environ: Mapping[str, str]) -> int:
 def judge(checkpoint: Path, expected: "Expected") -> int:
     """Say which scores of the checkpoint are not as expected; return the exit status."""
     from multigrain.checkpoint import read_document
-    from trainer.evaluation.expectations import left_values, resolve
+    from multigrain.expectations import left_values, resolve
 
     scores = read_document(checkpoint).metrics
     left = left_values(resolve(expected, scores), scores)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from index.judging.losses import Line
-from index.judging.questions import NUM_NEIGHBOURS, score
+from index.judging.questions import NUM_NEIGHBOURS, judge
 from multigrain.checkpoint import load_checkpoint
 from multigrain.embedder import Embedder
 from multigrain.model import MultiGrain
@@ -55,7 +55,7 @@ def exponent_lines(
         reference = reference or found
         own = [np.array([place]) for place in range(len(pairs))]
         name = f"p {p:g}" + (", the checkpoint's own" if p == trained else "")
-        yield Line(name, score(found, reference=reference, answers=own))
+        yield Line(f"p_{p:g}", name, judge(found, reference=reference, answers=own))
 
 
 def _pairs(

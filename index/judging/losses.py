@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from index.judging.questions import NUM_NEIGHBOURS, Ids, Questions, Score, score
+from index.judging.questions import NUM_NEIGHBOURS, Ids, Judged, Questions, Score, judge
 from index.searcher import Searcher
 from multigrain.ranking import exact_search
 
@@ -23,11 +23,20 @@ _SEED = 20190221
 
 
 class Line(NamedTuple):
-    """One way to search, its scores, and milliseconds a query where it is a search."""
+    """One way to search, what it finds, and milliseconds a query where it is a search.
 
+    `key` names it in expectations: `tuned` of `tuned.recall_at_1`.
+    """
+
+    key: str
     name: str
-    score: Score
+    judged: Judged
     milliseconds: float | None = None
+
+    @property
+    def score(self) -> Score:
+        """The means over queries."""
+        return self.judged.score
 
 
 def search_lines(searcher: Searcher, questions: Questions) -> Iterator[Line]:
@@ -35,19 +44,20 @@ def search_lines(searcher: Searcher, questions: Questions) -> Iterator[Line]:
     rows, answers, nlist = questions.rows, questions.answers, searcher.nlist
     reference, seconds = _timed(lambda part: _ids(searcher, part, exact=True), rows)
 
-    def line(name: str, found: Sequence[Ids], seconds: float) -> Line:
-        return Line(name, score(found, reference=reference, answers=answers), 1e3 * seconds)
+    def line(key: str, name: str, found: Sequence[Ids], seconds: float) -> Line:
+        return Line(key, name, judge(found, reference=reference, answers=answers), 1e3 * seconds)
 
-    yield line("exact: every stored row", reference, seconds)
+    yield line("exact", "exact: every stored row", reference, seconds)
     if nlist == 0:
         return
     ranker = searcher.present.ranker
     coded = partial(ranker.coded, k=NUM_NEIGHBOURS, nprobe=nlist)
-    yield line(f"every list ({nlist}), codes alone", *_timed(coded, rows))
+    yield line("codes", f"every list ({nlist}), codes alone", *_timed(coded, rows))
     for nprobe in _halved(nlist):
         search = partial(_ids, searcher, nprobe=nprobe)
-        yield line(f"{nprobe} of {nlist} lists, re-scored", *_timed(search, rows))
-    yield line("the tuned search", *_timed(partial(_ids, searcher), rows))
+        name = f"{nprobe} of {nlist} lists, re-scored"
+        yield line(f"lists_{nprobe}", name, *_timed(search, rows))
+    yield line("tuned", "the tuned search", *_timed(partial(_ids, searcher), rows))
 
 
 def dimension_lines(searcher: Searcher, questions: Questions) -> Iterator[Line]:
@@ -68,8 +78,8 @@ def dimension_lines(searcher: Searcher, questions: Questions) -> Iterator[Line]:
         )
         found = list(ids[ranking.rows])
         reference = reference or found
-        scored = score(found, reference=reference, answers=questions.answers)
-        yield Line(f"{num_dims} dimensions", scored)
+        judged = judge(found, reference=reference, answers=questions.answers)
+        yield Line(f"dimensions_{num_dims}", f"{num_dims} dimensions", judged)
 
 
 def _drawn(searcher: Searcher, questions: Questions) -> Ids:

@@ -35,15 +35,20 @@ Pixels = NDArray[np.uint8]
 
 
 class HeldOut(NamedTuple):
-    """Edited views and the contents they were made of: ids int64 [Q], unit rows fp32 [Q, D]."""
+    """Edited views and the contents they were made of: ids int64 [Q], unit rows fp32 [Q, D].
+
+    `edited_view` makes a view again by its kind and seed [Q].
+    """
 
     ids: NDArray[np.int64]
     rows: NDArray[np.float32]
+    edits: list[tuple[str, int]]
 
 
 class _View(NamedTuple):
     content_id: int
     pixels: Pixels
+    edit: tuple[str, int]
 
 
 def journal_queries(
@@ -86,11 +91,12 @@ def view_queries(
     most = min(len(live_ids), _MOST_TRIED * num_queries)
     chosen = np.random.default_rng(seed).permutation(live_ids)[:most]
     views = _views(embedder, read_photo, chosen.tolist(), num_threads=num_threads, seed=seed)
-    ids, rows = list[int](), list[NDArray[np.float32]]()
+    ids, rows, edits = list[int](), list[NDArray[np.float32]](), list[tuple[str, int]]()
     while len(rows) < num_queries and (batch := list(islice(views, _BATCH))):
         for view, row in _embedded(embedder, batch):
             ids.append(view.content_id)
             rows.append(row)
+            edits.append(view.edit)
     found = np.array(rows[:num_queries], dtype=np.float32).reshape(-1, embedder.dim)
     if len(found) < min(num_queries, len(live_ids)):
         _logger.warning(
@@ -98,7 +104,7 @@ def view_queries(
             len(found),
             min(num_queries, len(live_ids)),
         )
-    return HeldOut(np.array(ids[:num_queries], dtype=np.int64), found)
+    return HeldOut(np.array(ids[:num_queries], dtype=np.int64), found, edits[:num_queries])
 
 
 def _views(
@@ -117,12 +123,12 @@ def _views(
         if data is None:
             return None
         # Photos take turns, so that a small collection too meets every kind of edit.
-        kind = VIEW_KINDS[place % len(VIEW_KINDS)]
+        kind, own_seed = VIEW_KINDS[place % len(VIEW_KINDS)], seed + content_id
         try:
-            pixels = embedder.read_view(data, kind=kind, seed=seed + content_id).pixels
+            pixels = embedder.read_view(data, kind=kind, seed=own_seed).pixels
         except PhotoError:
             return None
-        return _View(content_id, pixels)
+        return _View(content_id, pixels, (kind, own_seed))
 
     window = 4 * _BATCH + 2 * num_threads
     for found in in_order(view, enumerate(ids), num_threads=num_threads, window=window):

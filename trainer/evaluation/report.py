@@ -3,8 +3,6 @@
 Q queries, N gallery rows, D embedding, P pairs, T right ones.
 """
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 import torch
 
 from multigrain.exact_ranks import Rows, Truth, pair_scores
+from multigrain.page import PICTURE_SIDE, card, document, figure, picture_uri, section, table
 from multigrain.pair_metrics import Mask
 from multigrain.photo import PhotoError
 from multigrain.rank_metrics import Values
@@ -21,12 +20,10 @@ from trainer.evaluation.curves import precision_recall_chart, roc_chart
 from trainer.evaluation.picture_image import picture_image
 from trainer.evaluation.results import Result
 from trainer.evaluation.sweeps import first_metric
-from trainer.finishing.report_page import card, document, figure, section, table
 from trainer.finishing.report_svg import bar_chart
 from trainer.protocols.test_set import Picture, QuerySet
 
 NUM_QUERIES, NUM_SHOWN = 5, 7  # of the worst and of the best; answers of each
-_SIDE, _QUALITY = 128, 80  # pixels and JPEG quality of a picture
 _PAIRS, _BINS = 20_000, 50
 
 
@@ -102,16 +99,11 @@ def _row(query: int, test_set: QuerySet, truth: Truth, rows: Compared, values: V
 
 def _figure(picture: Picture, kind: str, label: str) -> str:
     try:
-        image = picture_image(picture, picture.path.read_bytes(), min_side=_SIDE)
+        image = picture_image(picture, picture.path.read_bytes(), min_side=PICTURE_SIDE)
     except (OSError, PhotoError):  # its embedding is known, the photo has gone
         return ""
-    image.thumbnail((_SIDE, _SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=_QUALITY)
-    name = _utf8(str(picture.path))
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    uri = f"data:image/jpeg;base64,{encoded}"
-    return figure(uri, name=name, lines=[label, _utf8(picture.path.name)], kind=kind)
+    lines = [label, _utf8(picture.path.name)]
+    return figure(picture_uri(image), name=_utf8(str(picture.path)), lines=lines, kind=kind)
 
 
 def _utf8(name: str) -> str:

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from multigrain.bootstrap import Estimate
 from multigrain.embedder import Embedder
 from multigrain.files import atomic_write_text
-from trainer.evaluation.scores import Score, Scores
+from trainer.evaluation.scores import Scores
 from trainer.evaluation.sweeps import Curve
 from trainer.protocols.test_set import PairSet, QuerySet
 
@@ -26,7 +27,7 @@ class Result(NamedTuple):
     scores: Scores
     curves: Sequence[Curve] = ()
 
-    def full_names(self) -> dict[str, Score]:
+    def full_names(self) -> dict[str, Estimate]:
         """Scores by `name.metric`."""
         return {f"{self.name}.{metric}": score for metric, score in self.scores.metrics.items()}
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from multigrain import rank_metrics
-from multigrain.bootstrap import Interval, mean_interval, statistic_interval
+from multigrain.bootstrap import Estimate, estimated_mean, statistic_interval
 from multigrain.exact_ranks import Truth, exact_ranks, pair_scores
 from multigrain.metrics import Ranks
 from multigrain.pair_metrics import pool_pairs, roc_area, tpr_at_fpr
@@ -29,17 +29,10 @@ _RESAMPLES_OF_POOLS = 200  # each looks at every pair again
 _FPRS = {"tpr_at_fpr_0.1": 0.1, "tpr_at_fpr_0.01": 0.01, "tpr_at_fpr_0.001": 0.001}
 
 
-class Score(NamedTuple):
-    """A metric over all queries, with the interval in which it lies under other queries."""
-
-    value: float
-    interval: Interval
-
-
 class Scores(NamedTuple):
     """What a test set gives: metrics by full name, and where they are means their values."""
 
-    metrics: dict[str, Score]
+    metrics: dict[str, Estimate]
     per_query: dict[str, Values]
     num_queries: int
     num_gallery: int
@@ -61,7 +54,7 @@ def score_test_set(
     first so many are re-ranked by k-reciprocal neighbours, and what that gains. Raises
     MetricError for rows that are not finite and for a truth without answers.
     """
-    metrics, per_query = dict[str, Score](), dict[str, Values]()
+    metrics, per_query = dict[str, Estimate](), dict[str, Values]()
     own = own_slice(len(rows.queries))
     lists = reranked_lists(test_set, rows, own, num_listed=num_reranked) if num_reranked else None
     for name, truth in test_set.truths.items():
@@ -70,12 +63,14 @@ def score_test_set(
         for metric in test_set.metrics:
             values = rank_metrics.metric(metric)(table)
             per_query[prefix + metric] = values
-            metrics[prefix + metric] = _mean(values, seed)
+            metrics[prefix + metric] = estimated_mean(values, seed=seed)
             if again is not None:
                 better = rank_metrics.metric(metric)(again)
                 per_query[f"{prefix}{metric}_reranked"] = better
-                metrics[f"{prefix}{metric}_reranked"] = _mean(better, seed)
-                metrics[f"{prefix}{metric}_reranked_gain"] = _mean(better - values, seed)
+                metrics[f"{prefix}{metric}_reranked"] = estimated_mean(better, seed=seed)
+                metrics[f"{prefix}{metric}_reranked_gain"] = estimated_mean(
+                    better - values, seed=seed
+                )
         if test_set.pooled or background is not None:
             pooled = pooled_measures(rows, truth, processes, background)
             found = _drawn(pooled, len(rows.queries), seed=seed)
@@ -141,13 +136,9 @@ def _ranked(
     return table(found), again
 
 
-def _mean(values: Values, seed: int) -> Score:
-    return Score(rank_metrics.mean(values), mean_interval(values, seed=seed))
-
-
-def _drawn(measures: Mapping[str, Measure], num_drawn: int, *, seed: int) -> dict[str, Score]:
+def _drawn(measures: Mapping[str, Measure], num_drawn: int, *, seed: int) -> dict[str, Estimate]:
     return {
-        name: Score(
+        name: Estimate(
             measure(None),
             statistic_interval(measure, num_drawn, seed=seed, resamples=_RESAMPLES_OF_POOLS),
         )

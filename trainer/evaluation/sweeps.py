@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from multigrain.embedder import Embedder
+from multigrain.page import card
 from multigrain.ranking import Floats
 from trainer.evaluation.models import Change, Models
-from trainer.finishing.report_page import card
 from trainer.finishing.report_svg import Line, Mark, line_chart
 from trainer.protocols.test_set import QuerySet
 

@@ -1,15 +1,14 @@
 """The report as one HTML page that needs nothing beside itself."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 
+from multigrain.page import card, document, figure, section, table
 from trainer.finishing.exponent_choice import Choice
 from trainer.finishing.report_curves import Panel
 from trainer.finishing.report_data import Histogram, Query, ReportData, Scores, Shown, Spectrum
 from trainer.finishing.report_svg import Line, Mark, bar_chart, line_chart, number_text
 
-_STYLE = Path(__file__).with_name("report.css")
 _NAMES = {
     "top1": "top-1 of the classifier",
     "top5": "top-5 of the classifier",
@@ -37,16 +36,6 @@ def page(
         ]
     parts += [_file(name, text) for name, text in files.items()]
     return document(title, parts)
-
-
-def document(title: str, parts: Iterable[str]) -> str:
-    """Put HTML into a page that needs nothing beside itself; the title is escaped."""
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE.read_text()}</style></head>"
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
-    )
 
 
 _UNFINISHED = "This run is not finished: there are its curves and settings, and no scores yet."
@@ -196,39 +185,8 @@ def _shown(shown: Shown, *, kind: str) -> str:
     return figure(shown.picture, name=shown.name, lines=lines, kind=kind)
 
 
-def figure(picture: str, *, name: str, lines: Sequence[str], kind: str) -> str:
-    """Frame a picture, a data URI, by its kind: asked, right or wrong; the first line is bold."""
-    first, *rest = (escape(line) for line in lines)
-    caption = "".join(f"<span>{line}</span>" for line in (f"<b>{first}</b>", *rest) if line)
-    named = escape(name, quote=True)
-    return (
-        f'<figure class="{kind}"><img src="{escape(picture, quote=True)}" alt="{named}" '
-        f'title="{named}"><figcaption>{caption}</figcaption></figure>'
-    )
-
-
 def _file(name: str, text: str) -> str:
     return f"<details><summary>{escape(name)}</summary><pre>{escape(text)}</pre></details>"
-
-
-def card(title: str, body: str) -> str:
-    """Frame a chart under its title, which is escaped."""
-    return f'<div class="card"><h3>{escape(title)}</h3>{body}</div>'
-
-
-def section(title: str, words: str, body: str) -> str:
-    """Put HTML under a heading and a sentence, which are escaped."""
-    text = f"<p>{escape(words)}</p>" if words else ""
-    return f"<section><h2>{escape(title)}</h2>{text}{body}</section>"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a table of texts, which are escaped."""
-
-    def row(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    return f"<table>{row(head, 'th')}{''.join(row(cells, 'td') for cells in rows)}</table>"
 
 
 def _score(value: float | None) -> str:

@@ -1,15 +1,16 @@
 """What scores a team expects of its model: metric -> [low, high]."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from multigrain.bootstrap import Estimate
 from multigrain.config import ConfigError, did_you_mean
-from trainer.evaluation.scores import Score
 
 Expected = dict[str, tuple[float, float]]
+BESIDE = ".expect.yaml"
 
 
 def read_expectations(given: Expected | Path) -> Expected:
@@ -22,14 +23,23 @@ def read_expectations(given: Expected | Path) -> Expected:
     try:
         loaded = yaml.safe_load(given.read_text())
     except OSError as error:
-        raise ConfigError(f"--expect {given}: {error.strerror}") from error
+        raise ConfigError(f"{given}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--expect {given} is not YAML: {error}") from error
+        raise ConfigError(f"{given} is not YAML: {error}") from error
     block = loaded.get("expect", loaded) if isinstance(loaded, dict) else loaded
     try:
         return TypeAdapter(Expected).validate_python(block)
     except ValidationError as error:
-        raise ConfigError(f"--expect {given}: lines of `metric: [low, high]` are wanted") from error
+        raise ConfigError(f"{given}: lines of `metric: [low, high]` are expected") from error
+
+
+def read_beside(lists: Iterable[Path]) -> dict[Path, Expected]:
+    """What stands beside lists: of `mine.csv` the file `mine.expect.yaml`, where there is one.
+
+    Raises ConfigError as `read_expectations` does.
+    """
+    files = {path: path.with_name(f"{path.stem}{BESIDE}") for path in lists}
+    return {path: read_expectations(file) for path, file in files.items() if file.exists()}
 
 
 def resolve(expected: Expected, names: Mapping[str, object]) -> Expected:
@@ -59,7 +69,7 @@ def left_values(expected: Expected, values: Mapping[str, float]) -> list[str]:
     ]
 
 
-def left_intervals(expected: Expected, scores: Mapping[str, Score]) -> list[str]:
+def left_intervals(expected: Expected, scores: Mapping[str, Estimate]) -> list[str]:
     """A line for each metric outside its interval, with its value and bootstrap interval."""
     return [
         f"{name} is {scores[name].value:.4f} (95 % {scores[name].interval.low:.4f} to "
