@@ -139,9 +139,10 @@ def measure(trunk: Trunk, photos: Photos, data: Path, out: Path, *, full: bool) 
 
 
 def _looks(*, full: bool) -> list[Look]:
-    exponents = (1.0, 2.0, 4.0) if full else (4.0,)
-    sizes = (161, 257, 321) if full else (161,)
-    return [Look(p=p) for p in exponents] + [Look(size=size) for size in sizes]
+    """Exponents and sizes beside the base: no target asks for them, so a quick run has none."""
+    if not full:
+        return []
+    return [Look(p=p) for p in (1.0, 2.0, 4.0)] + [Look(size=size) for size in (161, 257, 321)]
 
 
 def _several(*, full: bool) -> Iterator[tuple[str, list[Look]]]:
