@@ -208,8 +208,11 @@ def _decoder_errors(limits: PhotoLimits) -> Iterator[None]:
     """Turn whatever a decoder raises into a PhotoError."""
     try:
         yield
-    except _BOMB_ERRORS as error:
-        raise PhotoError("image_too_many_pixels", str(error)) from error
+    except _BOMB_ERRORS as error:  # its own text names Pillow's limit alone
+        most = min(limits.max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or limits.max_pixels))
+        raise PhotoError(
+            "image_too_many_pixels", f"more pixels than the limit of {most / 1e6:.0f} MP"
+        ) from error
     except UnidentifiedImageError as error:  # its own text holds an address in memory
         raise PhotoError(
             "image_undecodable", f"no photo of an accepted format: {_accepted(limits)}"

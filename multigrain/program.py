@@ -4,6 +4,7 @@ Flags > environment > YAML files > defaults; see docs/decisions/0001-configurati
 """
 
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -50,7 +51,12 @@ def load_config(
 
 
 def run_main(main: Callable[[], int], *, prog: str) -> int:
-    """Run a program; turn an error the user can cure into one line and exit status 2."""
+    """Run a program; turn an error the user can cure into one line and exit status 2.
+
+    Pillow's warnings about photos are not shown: each would be lines of its own, in a log of
+    JSON too, and be remembered, of as many kinds as a hostile photo has damaged tags.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         return main()
     except MultiGrainError as error:

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -87,19 +88,25 @@ class DrainingServer(uvicorn.Server):
         """Close the ports and whatever is behind them."""
         await super().shutdown(sockets)
         self._close_metrics()
+        logger.info("ended")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain on the first SIGTERM; a second signal, or Ctrl-C, ends at once."""
         first = not self.runtime.draining
         self.runtime.draining = True
         if sig == signal.SIGTERM and first and self._loop is not None:
-            grace_seconds = self.runtime.settings.drain_grace_s
-            end = super().handle_exit
+            end = partial(super().handle_exit, sig, frame)
             # Signals interrupt the loop: only the threadsafe call wakes it.
-            self._loop.call_soon_threadsafe(self._loop.call_later, grace_seconds, end, sig, frame)
+            self._loop.call_soon_threadsafe(self._drain, end)
             return
         super().handle_exit(sig, frame)
         self.force_exit = self.force_exit or not first
+
+    def _drain(self, end: Callable[[], None]) -> None:
+        """Let a balancer notice, then end."""
+        grace_seconds = self.runtime.settings.drain_grace_s
+        logger.info("draining: the port is closed in %g s", grace_seconds)
+        asyncio.get_running_loop().call_later(grace_seconds, end)
 
     def _open_metrics(self, settings: Settings) -> Callable[[], None]:
         """Take the port of /metrics, where it has one of its own."""

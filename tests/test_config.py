@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +13,7 @@ from pydantic import Field
 
 from multigrain.config import Config
 from multigrain.errors import MultiGrainError
+from multigrain.photo import PhotoError, open_photo
 from multigrain.program import load_config, run_main
 
 
@@ -182,6 +185,25 @@ def test_errors_of_the_family_end_a_program_with_one_line(
     assert capsys.readouterr().err == "prog: No space left on device: /run/x\n"
     assert run_main(interrupt, prog="prog") == 130
     assert run_main(lambda: 3, prog="prog") == 3
+
+
+def test_a_program_shows_no_warning_of_pillow(test_data: Path) -> None:
+    """Photos are refused with a reason or decoded; what Pillow says beside it is for nobody."""
+    damaged = test_data / "hard/files/oom-225817ca0f8c663be7ab4b9e717b02c661e66834.tif"
+
+    def program() -> int:
+        with suppress(PhotoError):
+            open_photo(damaged)
+        return 0
+
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        with suppress(PhotoError):
+            open_photo(damaged)
+        assert shown
+        shown.clear()
+        assert run_main(program, prog="prog") == 0
+    assert shown == []
 
 
 def test_reading_settings_does_not_import_torch() -> None:

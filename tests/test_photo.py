@@ -219,7 +219,12 @@ def test_a_bomb_is_refused_before_a_pixel_is_decoded() -> None:
     ihdr = b"IHDR" + (20_000).to_bytes(4) * 2 + bytes([1, 0, 0, 0, 0])
     chunk = (13).to_bytes(4) + ihdr + zlib.crc32(ihdr).to_bytes(4)
     whole = encode(Image.new("1", (16, 16)), "PNG")
-    assert code_of(whole[:8] + chunk + whole[8 + len(chunk) :]) == "image_too_many_pixels"
+    bomb = whole[:8] + chunk + whole[8 + len(chunk) :]
+    with pytest.raises(PhotoError, match="the limit of 50 MP") as refused:
+        open_photo(bomb)
+    assert refused.value.code == "image_too_many_pixels"
+    with pytest.raises(PhotoError, match="the limit of 179 MP"):  # Pillow's own
+        open_photo(bomb, limits=PhotoLimits(max_pixels=10**9))
 
 
 @given(cut=st.integers(1, 600), seed=st.integers(0, 2**32 - 1))

@@ -239,7 +239,7 @@ def test_decoding_threads_are_bounded_by_the_pixels_in_flight(index_root: Path) 
 
 
 def test_sigterm_drains_then_ends(index_root: Path, jpeg: Callable[[int], bytes]) -> None:
-    """After SIGTERM probes say 503, new searches are refused, and the process ends by itself."""
+    """After SIGTERM probes say 503, searches are refused, the process ends, and its log says so."""
     with started("--index", str(index_root), "--drain-grace-s", "1") as (process, url):
         with httpx2.Client(base_url=url) as client:
             assert client.post("/search", content=jpeg(0)).status_code == 200
@@ -251,6 +251,10 @@ def test_sigterm_drains_then_ends(index_root: Path, jpeg: Callable[[int], bytes]
             assert (refused.status_code, refused.json()["code"]) == (503, "draining")
             assert int(refused.headers["Retry-After"]) >= 1
         assert process.wait(15) in (0, -signal.SIGTERM)
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert "draining: the port is closed in 1 s" in said
+        assert said.splitlines()[-1].endswith("ended")
 
 
 def test_request_in_flight_at_sigterm_is_answered(
