@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
+from index.backend import milvus_uri_field
+from index.catalog_setting import catalog_field
 from multigrain.config import Config
 from multigrain.locations import Location
 from multigrain.program import load_config, run_main
@@ -39,6 +41,8 @@ class VerifyConfig(Config):
         description="make damaged files again from the others, remove those a build makes again; "
         "of a URL: fetch them again",
     )
+    catalog: SecretStr | None = catalog_field()
+    milvus_uri: SecretStr | None = milvus_uri_field()
     output: Literal["text", "json"] = Field(default="text", description="form of the answer")
 
 
@@ -56,10 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _verify(config: VerifyConfig) -> int:
     # Here, so that --help does not wait for faiss.
+    from index.current import current_manifest
     from index.faiss_module import load_faiss
     from index.layout import Layout
     from index.replica.source import IndexSource
     from index.upkeep.check import check_folder
+    from index.upkeep.check_elsewhere import check_elsewhere
 
     load_faiss()
     source = IndexSource(config.index, cache_dir=config.cache_dir)
@@ -70,6 +76,11 @@ def _verify(config: VerifyConfig) -> int:
     repairs = list["Repair"]()
     if config.repair and found.faults and not source.is_remote:
         repairs, found = _repaired(layout, found, deep=config.deep)
+    if live := current_manifest(layout):
+        elsewhere = check_elsewhere(
+            layout, live, deep=config.deep, catalog=config.catalog, milvus_uri=config.milvus_uri
+        )
+        found = found._replace(faults=[*found.faults, *elsewhere])
     print(_answer(config, layout, found, repairs))
     return EXIT_DAMAGED if found.faults else 0
 

@@ -19,7 +19,7 @@ from stub_embedder import VectorEmbedder
 
 import index.milvus_client
 import index.milvus_lists
-from index import compact
+from index import compact, verify
 from index.backend import FAISS, Backend
 from index.changes.addition import add_photos
 from index.changes.removal import remove_photos
@@ -231,18 +231,21 @@ def test_a_build_that_was_killed_goes_on(
 
 
 def test_a_collection_that_is_gone_or_short_is_refused_and_loaded_again(
-    out: Path, client: Any
+    out: Path, client: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The reader says which, and what to do; a build does it."""
+    """The reader says which, and what to do, and so does index.verify; a build does it."""
     part = part_of(out)
     client.drop_collection(part.collection)
     with pytest.raises(IndexFolderError, match=r"is not there; .*index.build --backend milvus"):
         Searcher.open(out, backend=ON_MILVUS)
     build(out.parent / "photos", out)
     assert part_of(out) == part
+    assert verify.main(["--index", str(out)]) == 0
     client.delete(part.collection, ids=[0, 1])
     with pytest.raises(IndexFolderError, match="holds 3 rows instead of 5"):
         Searcher.open(out, backend=ON_MILVUS)
+    assert verify.main(["--index", str(out)]) == 1
+    assert "holds 3 rows instead of 5" in capsys.readouterr().out
     build(out.parent / "photos", out)
     with closing(Searcher.open(out, backend=ON_MILVUS)) as searcher:
         assert len(hits(searcher, 0)) == 5

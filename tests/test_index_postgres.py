@@ -37,6 +37,7 @@ from index.layout import Layout
 from index.searcher import Searcher
 from index.searching.where import Filter, checked, parse_filters
 from index.stats import read_stats
+from index.verify import main as verify_main
 
 pytest_plugins = ["postgres_fixtures"]
 
@@ -362,6 +363,26 @@ def test_rows_that_were_lost_are_published_again(tmp_path: Path, postgres: Postg
         Searcher.open(out, catalog=catalog)
     assert build(photos, out, catalog=catalog).is_new_generation
     Searcher.open(out, catalog=catalog).close()
+
+
+def test_verify_compares_the_rows_with_the_index(
+    tmp_path: Path, postgres: PostgresServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ids at once; with --deep what is known of each; and one line where no server is."""
+    catalog = postgres.create("verified")
+    build(write_photos(tmp_path / "photos", range(3)), tmp_path / "index", catalog=catalog)
+    words = ["--index", str(tmp_path / "index"), "--catalog", catalog.get_secret_value()]
+    assert verify_main([*words, "--deep"]) == 0
+    database = live_manifest(Layout(tmp_path / "index")).database
+    assert database is not None
+    photo = f'"{database.namespace}".photo'
+    postgres.query("verified", f"UPDATE {photo} SET label = 5 WHERE content_id = 1")  # noqa: S608
+    assert verify_main(words) == 0
+    assert verify_main([*words, "--deep"]) == 1
+    assert "content 1 is not what the index folder says of it" in capsys.readouterr().out
+    postgres.query("verified", f"DELETE FROM {photo} WHERE content_id = 1")  # noqa: S608
+    assert verify_main(words) == 1
+    assert "2 live contents, not the 3 of the index" in capsys.readouterr().out
 
 
 def test_the_password_is_written_nowhere(
