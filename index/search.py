@@ -1,5 +1,7 @@
 """`python -m index.search`: the neighbours of a photo, from the shell."""
 
+import csv
+import io
 import json
 import os
 import sys
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from index.searching.neighbours import Neighbour
 
 PROG = "index.search"
+COLUMNS = ("rank", "score", "uri", "id", "same_probability", "file")
 _LONG_FORMS = {"--json": ["--output", "json"]}
 
 
@@ -82,7 +85,7 @@ class SearchConfig(Config):
         pattern=r"^(cpu|cuda(:[0-9]+)?)$",
         description="where the lists are searched: cpu, or cuda or cuda:N with faiss-gpu",
     )
-    output: Literal["text", "json"] = Field(
+    output: Literal["text", "json", "jsonl", "csv"] = Field(
         default="text", description="form of the answer; --json is short for --output json"
     )
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
@@ -192,7 +195,22 @@ def _answer(hits: list[_Hit], searcher: "Searcher", output: str) -> str:
     ranked = list(enumerate(hits, start=1))
     if output == "text":
         return "\n".join(f"{rank:4d}  {_facts(hit)}  {hit.neighbour.uri}" for rank, hit in ranked)
-    return json.dumps([{"rank": rank} | _document(hit, searcher) for rank, hit in ranked], indent=2)
+    documents = [{"rank": rank} | _document(hit, searcher) for rank, hit in ranked]
+    if output == "csv":
+        return _csv(documents)
+    if output == "jsonl":
+        return "\n".join(json.dumps(one) for one in documents)
+    return json.dumps(documents, indent=2)
+
+
+def _csv(documents: list[dict[str, Any]]) -> str:
+    """A line for each neighbour, its metadata as JSON; without any the names of the columns."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*COLUMNS, "collapsed", "metadata"], lineterminator="\n")
+    writer.writeheader()
+    for one in documents:
+        writer.writerow(one | {"metadata": json.dumps(one["metadata"])})
+    return text.getvalue().rstrip("\n")
 
 
 def _facts(hit: _Hit) -> str:

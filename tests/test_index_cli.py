@@ -1,5 +1,6 @@
 """The two commands, as a user types them, with a real model."""
 
+import csv
 import json
 import os
 import subprocess
@@ -39,7 +40,7 @@ def flags(photos: Path, checkpoint: Path, out: Path, *more: str) -> list[str]:
 def test_a_photo_finds_itself_from_the_shell(
     photos: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Build, build again, search in both forms, with the folder's own checkpoint."""
+    """Build, build again, search in every form, with the folder's own checkpoint."""
     out = tmp_path / "index"
     assert build_main(flags(photos, tiny_checkpoint, out)) == 0
     summary = capsys.readouterr().out
@@ -57,6 +58,17 @@ def test_a_photo_finds_itself_from_the_shell(
     answer = json.loads(capsys.readouterr().out)
     assert [hit["rank"] for hit in answer] == [1, 2, 3, 4, 5, 6]
     assert answer[0]["file"] == str(photos / "4.png")
+    words = [str(photos / "4.png"), "--index", str(out), "--output"]
+    assert search_main([*words, "jsonl"]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == answer
+    assert search_main([*words, "csv", "--dedup", "1"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [(row["rank"], row["id"], row["file"]) for row in rows] == [
+        (str(hit["rank"]), hit["id"], hit["file"]) for hit in answer
+    ]
+    assert [float(row["score"]) for row in rows] == [hit["score"] for hit in answer]
+    assert json.loads(rows[0]["metadata"]) == answer[0]["metadata"]
+    assert rows[0]["collapsed"] == "0"
 
 
 def test_without_a_gpu_the_cpu_builds_and_one_line_says_so(
