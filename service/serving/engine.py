@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import SecretStr
 
-from index.backend import FAISS, Backend
 from index.replica.source import IndexSource
-from index.searcher import Searcher
+from index.searcher import Searcher, SearcherOptions
 from multigrain.augmented import Augment, decoded_side, embed_looks, looks_at
 from multigrain.embedder import Embedder
 from multigrain.errors import MultiGrainError
@@ -61,24 +59,15 @@ class Engine:
         cache_dir: Path | None,
         max_batch: int,
         max_cached: int = 0,
-        mapped: bool = False,
-        search_device: str = "cpu",
-        catalog: SecretStr | None = None,
-        backend: Backend = FAISS,
+        options: SearcherOptions,
     ) -> "Engine":
         """Open index and model, check that they belong together, warm up and ask the canaries.
 
-        `mapped` leaves the index's lists in their files, and faiss-gpu searches them where
-        `search_device` is a GPU; the embeddings of the `max_cached`
-        photos seen last are remembered. `catalog` is the address of the catalog's database,
-        `backend` who finds candidates.
-
-        Raises MultiGrainError when the folder, the checkpoint or a canary is not as it should be.
+        `options` say how the index is opened; the embeddings of the `max_cached` photos seen last
+        are remembered. Raises MultiGrainError when the folder, the checkpoint or a canary is not
+        as it should be.
         """
-        opener = partial(
-            Searcher.open, mapped=mapped, device=search_device, catalog=catalog, backend=backend
-        )
-        searcher = source.open(opener)
+        searcher = source.open(partial(Searcher.open, **options))
         try:
             path = local_file(checkpoint or searcher.checkpoint_path, cache_dir=cache_dir)
             embedder = Embedder.open(path, device=device, cache_dir=cache_dir)

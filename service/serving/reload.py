@@ -8,13 +8,10 @@ from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread
 
-from pydantic import SecretStr
-
-from index.backend import FAISS, Backend
 from index.current import Pointer, read_current
 from index.layout import Layout
 from index.replica.source import IndexSource
-from index.searcher import Searcher
+from index.searcher import Searcher, SearcherOptions
 from multigrain.embedder import Embedder, Embeddings
 from multigrain.errors import MultiGrainError
 from multigrain.prepared import Prepared
@@ -39,7 +36,8 @@ class Reloader:
     A generation is taken up when its files agree with every checksum, its fingerprint is the
     model's, and its canaries find what they found when it was built; until then, and for good
     when one of these fails, the one before answers. Nothing is written to the folder. All
-    methods may be called from any thread; `note_end` hears of each reload that has ended.
+    methods may be called from any thread; `options` say how a generation is opened; `note_end`
+    hears of each reload that has ended.
     """
 
     def __init__(
@@ -48,22 +46,13 @@ class Reloader:
         engine: Engine,
         *,
         engine_thread: Executor,
-        mapped: bool,
-        search_device: str = "cpu",
-        catalog: SecretStr | None = None,
-        backend: Backend = FAISS,
+        options: SearcherOptions,
         note_end: Callable[[ReloadJob], None],
     ) -> None:
         self._source, self._layout = source, Layout(source.root.absolute())
         self._engine = engine
         self._embedder = _OnEngineThread(engine.embedder, engine_thread)
-        self._open = partial(
-            Searcher.open_current,
-            mapped=mapped,
-            device=search_device,
-            catalog=catalog,
-            backend=backend,
-        )
+        self._open = partial(Searcher.open_current, **options)
         self._note_end = note_end
         self._lock = Lock()
         self._jobs = dict[str, ReloadJob]()

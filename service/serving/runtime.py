@@ -8,14 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal, NamedTuple, ParamSpec, TypeVar
 
-from index.backend import Backend
 from index.replica.source import IndexSource
 from multigrain.cpus import num_cpus
 from multigrain.engine import resolve_device
 from multigrain.photo_limits import PhotoLimits
 from service.batching.batch_errors import EngineDeadError
 from service.batching.batcher import Batcher
-from service.batching.device_errors import translated
 from service.batching.device_sizes import device_sizes
 from service.batching.queries import Answer, Query
 from service.batching.side_work import SideWork
@@ -25,6 +23,7 @@ from service.receiving.fetcher import Fetcher
 from service.release import release
 from service.serving.changes import Changes
 from service.serving.engine import Engine
+from service.serving.opening import make_batcher, open_engine, poll_seconds, searcher_options
 from service.serving.reload import Reloader, ReloadInProgressError
 from service.settings import Settings
 from service.watching.metrics import Metrics
@@ -34,13 +33,6 @@ MAX_WAITING_THUMBNAILS = 128
 # Each Prometheus asks every few seconds and waits about as long.
 MAX_WAITING_SCRAPES = 8
 SCRAPE_SECONDS = 10.0
-
-# How long a batch waits for photos that are being decoded. On a CPU nothing else goes on then, and
-# a pass that is not full costs more than the wait; this bounds what one huge photo costs others.
-_MAX_WAIT_MS, _MAX_WAIT_MS_ON_CPU = 4.0, 200.0
-
-# One small object is asked for; a copy of an index needs no quicker news of it.
-_REMOTE_POLL_SECONDS = 30.0
 
 logger = logging.getLogger(__name__)
 
@@ -96,52 +88,25 @@ class Runtime:
         """Load, verify and warm everything, then begin to answer; raises MultiGrainError."""
         settings = self.settings
         source = IndexSource(settings.index, cache_dir=settings.cache_dir)
-        engine = await asyncio.get_running_loop().run_in_executor(
-            self.engine_thread,
-            lambda: Engine.open(
-                source,
-                checkpoint=settings.checkpoint,
-                device=settings.device,
-                cache_dir=settings.cache_dir,
-                max_batch=self._sizes.max_batch,
-                max_cached=settings.embedding_cache,
-                mapped=settings.mapped,
-                search_device=settings.search_device,
-                catalog=settings.catalog,
-                backend=Backend(settings.backend, settings.milvus_uri),
-            ),
-        )
-        on_cpu = engine.embedder.device == "cpu"
-        max_wait_ms = settings.max_wait_ms
-        if max_wait_ms is None:
-            max_wait_ms = _MAX_WAIT_MS_ON_CPU if on_cpu else _MAX_WAIT_MS
-        batcher = Batcher[Query, Answer](
-            translated(engine.answer),
+        opening = partial(open_engine, settings, source, max_batch=self._sizes.max_batch)
+        engine = await asyncio.get_running_loop().run_in_executor(self.engine_thread, opening)
+        batcher = make_batcher(
+            settings,
+            engine,
             executor=self.engine_thread,
             max_batch=self._sizes.max_batch,
-            max_wait_seconds=max_wait_ms / 1000,
-            max_queue=settings.max_queue,
-            decode_between=on_cpu,
-            max_of_client=settings.per_client_inflight or max(1, settings.max_queue // 4),
             note_batch=self.metrics.note_batch,
         )
         batcher.start()
-        engine.note_embedded = batcher.note_computed
         reloader = Reloader(
             source,
             engine,
             engine_thread=self.engine_thread,
-            mapped=settings.mapped,
-            search_device=settings.search_device,
-            catalog=settings.catalog,
-            backend=Backend(settings.backend, settings.milvus_uri),
+            options=searcher_options(settings),
             note_end=self.metrics.note_reload,
         )
-        poll_seconds = settings.reload_poll_s
-        if poll_seconds is None:
-            poll_seconds = _REMOTE_POLL_SECONDS if source.is_remote else 0.0
-        if poll_seconds:
-            reloader.watch(poll_seconds)
+        if every_seconds := poll_seconds(settings, source):
+            reloader.watch(every_seconds)
         watchdog = Watchdog(batcher, engine.test, executor=self.engine_thread)
         changes = Changes(source.root, engine)
         changes.watch(settings.adds_poll_s)
