@@ -157,7 +157,7 @@ bench-index: install-dev  ## the index: rates, recall, searches, changes; FULL=1
 	$(if $(FULL),$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/usearch usearch numkong tqdm)
 	PYTHONPATH=build/usearch $(BIN)/python -m benchmarks.index $(if $(FULL),--full) $(foreach part,$(ONLY),--only $(part))
 
-bench-scale: install-dev  ## Ray beside the local engine, memory of a build, opening; FULL=1: two million rows
+bench-scale: install-dev  ## Ray and Milvus beside the local engine, memory of a build, opening; FULL=1: two million rows
 	$(BIN)/python -m benchmarks.scale $(if $(FULL),--full) $(foreach part,$(ONLY),--only $(part))
 
 bench-service: install-dev  ## the service under load, beside LitServe and a plain handler; FULL=1
