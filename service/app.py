@@ -9,7 +9,6 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from service.errors import install_error_handlers
 from service.gate import Gate
 from service.middleware import RequestMiddleware
 from service.openapi import complete
@@ -29,6 +28,7 @@ from service.routes import (
     version,
 )
 from service.serving.runtime import Runtime
+from service.translations import install_error_handlers
 from service.watching.loop_lag import measure_lag
 from service.watching.observing import ObservingMiddleware
 from service.watching.state_metrics import StateMetrics

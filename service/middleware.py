@@ -8,9 +8,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.batching.batch_errors import QueueFullError
-from service.errors import INTERNAL, ProblemError, full_queue_problem, problem_response
+from service.errors import INTERNAL, ProblemError, problem_response
 from service.gate import Gate
 from service.serving.runtime import Runtime
+from service.translations import full_queue_problem
 
 logger = logging.getLogger(__name__)
 

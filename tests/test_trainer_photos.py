@@ -67,14 +67,15 @@ def test_drawn_photos_are_of_the_asked_size_and_some_stand_upright() -> None:
 
 
 def test_content_decides_for_files_not_named_like_photos(tmp_path: Path) -> None:
-    """A JPEG without a suffix counts, a text and hidden files do not."""
+    """A JPEG and a HEIF without a suffix count, a text and hidden files do not."""
     photo = draw_flat(tmp_path / "drawn", num_photos=3) / "photo-000.jpg"
     folder = tmp_path / "mixed"
     (folder / "deep").mkdir(parents=True)
     (folder / "deep" / "no-suffix").write_bytes(photo.read_bytes())
     (folder / "notes.txt").write_text("no photo")
     (folder / ".hidden.jpg").write_bytes(photo.read_bytes())
-    assert find_photos(folder) == ["deep/no-suffix"]
+    (folder / "phone").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    assert find_photos(folder) == ["deep/no-suffix", "phone"]
 
 
 def test_what_is_no_regular_file_is_no_photo(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from service.asking.search_options import SearchOptions, merge_options
 from service.batching.queries import Search
-from service.errors import problem_document, problem_of
+from service.errors import problem_document
 from service.receiving.upload import not_empty, read_photos
 from service.routes import bodies
 from service.routes.problems import BATCHED, BODY, problems
@@ -23,6 +23,7 @@ from service.serving.hits import milliseconds, search_response
 from service.serving.runtime import Ready, Runtime
 from service.serving.written import write_batch
 from service.settings import Settings
+from service.translations import problem_of
 
 router = APIRouter(route_class=QueryRoute)
 
