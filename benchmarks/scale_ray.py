@@ -7,22 +7,19 @@ a ResNet-50; the stub takes a stated time a photo without a processor, as a GPU'
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from benchmarks.index_build import CASES, NUM_DRAWN, draw_photo, with_comment, write_checkpoint
 from benchmarks.scale_stub import STUB_MS, StubEmbedder
 from index.builder import build_index
 from index.catalog_photos import PendingPhoto
 from index.collection.reading import PhotoEmbedder, ReadPhoto
-from index.embedding.blocks import AnyCrew, BlockEmbedder, Claim, EmbeddedBlock
+from index.embedding.blocks import AnyCrew, BlockEmbedder, Claim, EmbeddedBlock, Work
 from index.embedding.own_threads import OwnThreads
 from index.embedding.ray_engine import RayCrew
 from index.embedding.ray_model import crew_on_ray
@@ -139,11 +136,9 @@ class _Watched:
         self.first = self.last = (0.0, 0.0)
 
     @contextmanager
-    def at_work(
-        self, embedder: PhotoEmbedder, bases: Mapping[int, Path], known_heads: NDArray[np.uint64]
-    ) -> Iterator["_WatchedBlocks"]:
+    def at_work(self, work: Work) -> Iterator["_WatchedBlocks"]:
         """The engine's own, watched."""
-        with self._crew.at_work(embedder, bases, known_heads) as hands:
+        with self._crew.at_work(work) as hands:
             yield _WatchedBlocks(self, hands)
 
 
@@ -179,12 +174,12 @@ class _Local:
     """The local engine: a build's own threads."""
 
     @contextmanager
-    def at_work(
-        self, embedder: PhotoEmbedder, bases: Mapping[int, Path], known_heads: NDArray[np.uint64]
-    ) -> Iterator[OwnThreads]:
+    def at_work(self, work: Work) -> Iterator[OwnThreads]:
         """As a build without helpers has them, of an index that is new."""
-        assert not len(known_heads)
-        yield OwnThreads(embedder, bases, content_id=lambda _: None, num_threads=num_cpus())
+        assert not len(work.known_heads)
+        yield OwnThreads(
+            work.embedder, work.bases, content_id=lambda _: None, num_threads=num_cpus()
+        )
 
 
 def _stored(root: Path) -> bytes:

@@ -12,7 +12,7 @@ from index.catalog_journal import Journal
 from index.codebook.memory import PeakMemory, Taken
 from index.collection.known import KnownContents
 from index.collection.reading import PhotoEmbedder
-from index.embedding.blocks import AnyCrew, BlockEmbedder, blocks_of
+from index.embedding.blocks import AnyCrew, BlockEmbedder, Work, blocks_of
 from index.embedding.ledger import DURABLE_ROWS, Ledger
 from index.embedding.model_rows import BATCHES_PER_BLOCK, batch_size_on
 from index.embedding.own_threads import OwnThreads
@@ -119,7 +119,7 @@ def _hands(
 ) -> AbstractContextManager[BlockEmbedder]:
     """Who reads and embeds: this process, or all of them."""
     if crew is not None:
-        return crew.at_work(embedder, bases, known.heads)
+        return crew.at_work(Work(embedder, bases, known.heads))
     own = OwnThreads(embedder, bases, content_id=known.id_of, num_threads=num_threads)
     return nullcontext(own)
 

@@ -5,16 +5,16 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import Pipe
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from stub_embedder import BrokenEmbedder, StubEmbedder
 
+from index.embedding.blocks import Work
 from index.embedding.crew import Crew
 from index.embedding.dealer import Dealer, Lane
 from index.embedding.helper import help_build
@@ -34,9 +34,7 @@ class ThreadCrew:
         self.embedders, self._timeout_seconds = embedders, timeout_seconds
 
     @contextmanager
-    def at_work(
-        self, _embedder: StubEmbedder, bases: Mapping[int, Path], known_heads: NDArray[np.uint64]
-    ) -> Iterator[Dealer]:
+    def at_work(self, work: Work) -> Iterator[Dealer]:
         """All of them at work."""
         lanes, threads = list[Lane](), list[threading.Thread]()
         for number, embedder in enumerate(self.embedders):
@@ -45,7 +43,7 @@ class ThreadCrew:
             threads.append(threading.Thread(target=worker.serve, daemon=True))
             threads[-1].start()
             lanes.append(Lane(f"process {number}", near, num_threads=2))
-            lanes[-1].send(Begin(bases, known_heads))
+            lanes[-1].send(Begin(work.bases, work.known_heads))
         try:
             yield Dealer(lanes, timeout_seconds=self._timeout_seconds)
         finally:

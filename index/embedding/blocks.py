@@ -57,19 +57,22 @@ class BlockEmbedder(Protocol):
         """Seconds since the start."""
 
 
+class Work(NamedTuple):
+    """What a build's helpers need: its model, and where collections lie (number -> folder).
+
+    `known_heads` are the heads of the hashes that have a row, uint64 [n], ascending.
+    """
+
+    embedder: PhotoEmbedder
+    bases: Mapping[int, Path | Url]
+    known_heads: NDArray[np.uint64]
+
+
 class AnyCrew(Protocol):
     """Those who embed for a build, where it is not its own process alone."""
 
-    def at_work(
-        self,
-        embedder: PhotoEmbedder,
-        bases: Mapping[int, Path | Url],
-        known_heads: NDArray[np.uint64],
-    ) -> AbstractContextManager[BlockEmbedder]:
-        """All of them, ready for the photos of the collections in `bases` (number -> folder).
-
-        `known_heads` are the heads of the hashes that have a row, ascending. Raises WorkerError.
-        """
+    def at_work(self, work: Work) -> AbstractContextManager[BlockEmbedder]:
+        """All of them, ready for the photos of the collections; raises WorkerError."""
 
 
 def blocks_of(

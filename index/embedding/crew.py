@@ -2,18 +2,16 @@
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import Pipe
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from index.collection.reading import PhotoEmbedder
+from index.embedding.blocks import Work
 from index.embedding.dealer import Dealer, Lane
 from index.embedding.meeting import Meeting
 from index.embedding.messages import Begin, End, Joined, ModelName
@@ -21,7 +19,6 @@ from index.embedding.place import Place
 from index.embedding.worker import EXIT_ALONE, Worker
 from index.errors import WorkerError
 from multigrain.cpus import num_cpus
-from multigrain.locations import Url
 
 _LEAVE_SECONDS = 5.0
 
@@ -43,22 +40,17 @@ class Crew:
             lane.send(ModelName.of(embedder))
 
     @contextmanager
-    def at_work(
-        self,
-        embedder: PhotoEmbedder,
-        bases: Mapping[int, Path | Url],
-        known_heads: NDArray[np.uint64],
-    ) -> Iterator[Dealer]:
+    def at_work(self, work: Work) -> Iterator[Dealer]:
         """All processes, this one too, ready to read and embed; raises WorkerError.
 
         Behind it, all cores of the machine are this process's again.
         """
         for lane in self._lanes:
-            self._require_model(lane, ModelName.of(embedder))
-        with self._own_lane(embedder) as own:
+            self._require_model(lane, ModelName.of(work.embedder))
+        with self._own_lane(work.embedder) as own:
             lanes = [own, *self._lanes]
             for lane in lanes:
-                lane.send(Begin(bases, known_heads))
+                lane.send(Begin(work.bases, work.known_heads))
             yield Dealer(lanes, timeout_seconds=self._timeout_seconds)
         torch.set_num_threads(num_cpus())
 

@@ -4,23 +4,20 @@ Ray's tasks read blocks of photos, and its actors embed them; what is embedded, 
 id, is decided here, in scan order.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import ray
 import ray.data
-from numpy.typing import NDArray
 
 from index.collection.reading import PhotoEmbedder
+from index.embedding.blocks import Work
 from index.embedding.messages import ModelName
 from index.embedding.ray_blocks import Power, RayBlocks
 from index.embedding.ray_desk import start_desk
 from index.embedding.ray_stages import Block, EmbedBlocks, Reading, read_block
 from index.errors import WorkerError
-from multigrain.locations import Url
 from multigrain.prepared import Prepared
 
 # Ray Data takes a list that has an end, and opens its models anew for the next one.
@@ -45,22 +42,17 @@ class RayCrew:
         self._timeout_seconds, self._blocks_a_dataset = timeout_seconds, blocks_a_dataset
 
     @contextmanager
-    def at_work(
-        self,
-        embedder: PhotoEmbedder,
-        bases: Mapping[int, Path | Url],
-        known_heads: NDArray[np.uint64],
-    ) -> Iterator[RayBlocks]:
+    def at_work(self, work: Work) -> Iterator[RayBlocks]:
         """Ray, told what to do with a block; behind it, nothing of the build runs there."""
-        uses_gpu = not str(embedder.device).startswith("cpu")
+        uses_gpu = not str(work.embedder.device).startswith("cpu")
         power = _power(uses_gpu=uses_gpu)
         desk = start_desk()
         stages = _Stages(
-            {"desk": desk, "reading": Reading(bases, self._read, ray.put(known_heads))},
+            {"desk": desk, "reading": Reading(work.bases, self._read, ray.put(work.known_heads))},
             {
                 "desk": desk,
                 "open_embedder": self._open_embedder,
-                "name": ModelName.of(embedder),
+                "name": ModelName.of(work.embedder),
             },
             num_models=power.num_models,
             uses_gpu=uses_gpu,
