@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from index.catalog_url import without_secrets
-from index.errors import IndexFolderError
+from index.errors import BackendAwayError, IndexFolderError
 
 # The newest revision of index/migrations; readers compare with it and need no alembic.
 REVISION = "0001"
@@ -24,18 +24,22 @@ _WORK_MEMORY = "64MB"
 
 @contextmanager
 def server_errors(url: URL) -> Iterator[None]:
-    """Turn the driver's errors into IndexFolderError, naming the database and what to do."""
+    """Turn the driver's errors into IndexFolderError, naming the database and what to do.
+
+    BackendAwayError where nobody answers.
+    """
     try:
         yield
     except DBAPIError as error:
-        said = str(error.orig).strip().partition("\n")[0]
+        said, kind = str(error.orig).strip().partition("\n")[0], IndexFolderError
         if "password" in said or "no pg_hba.conf entry" in said:
             remedy = "give its address with the password as --catalog or in MULTIGRAIN_CATALOG"
         elif error.connection_invalidated or "connection" in said:
             remedy = "start it, or give its address as --catalog or in MULTIGRAIN_CATALOG"
+            kind = BackendAwayError
         else:
             remedy = "mend it, then run again"
-        raise IndexFolderError(f"catalog {without_secrets(url)}: {said}; {remedy}") from error
+        raise kind(f"catalog {without_secrets(url)}: {said}; {remedy}") from error
 
 
 def open_engine(url: URL, *, namespace: str | None = None) -> Engine:

@@ -17,7 +17,7 @@ class FaissMissingError(IndexFolderError):
 
 
 class BackendAwayError(IndexFolderError):
-    """Milvus gives no answer, or refuses: no generation of a folder can be searched there."""
+    """Milvus or a catalog's database gives no answer: no generation of a folder opens there."""
 
 
 class DiskFullError(IndexFolderError):

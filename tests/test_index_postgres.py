@@ -32,7 +32,7 @@ from index.changes.addition import add_photos
 from index.changes.removal import remove_photos
 from index.changes.writer import ChangeWriter
 from index.current import live_manifest
-from index.errors import IndexFolderError
+from index.errors import BackendAwayError, IndexFolderError
 from index.layout import Layout
 from index.searcher import Searcher
 from index.searching.where import Filter, checked, parse_filters
@@ -363,6 +363,16 @@ def test_rows_that_were_lost_are_published_again(tmp_path: Path, postgres: Postg
         Searcher.open(out, catalog=catalog)
     assert build(photos, out, catalog=catalog).is_new_generation
     Searcher.open(out, catalog=catalog).close()
+
+
+def test_a_database_that_is_away_ends_an_opening_without_older_generations(
+    published: tuple[Path, SecretStr], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each of them would wait as long for it."""
+    nowhere = SecretStr("postgresql+psycopg://reader:hush@127.0.0.1:1/collections")
+    with pytest.raises(BackendAwayError, match=r"127\.0\.0\.1:1/collections: .*; start it"):
+        Searcher.open(published[0], catalog=nowhere)
+    assert "cannot be opened" not in caplog.text
 
 
 def test_verify_compares_the_rows_with_the_index(
