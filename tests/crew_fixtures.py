@@ -56,15 +56,17 @@ class ThreadCrew:
 class FatedEmbedder(BrokenEmbedder):
     """Meets its end when it is to embed a photo: killed, stopped, or out of memory."""
 
-    def __init__(self, fate: str, *, after: int = 0) -> None:
+    def __init__(self, fate: str, *, after: int = 0, until: threading.Event | None = None) -> None:
         super().__init__()
-        self._fate, self._after = fate, after
+        self._fate, self._after, self._until = fate, after, until
 
     def embed_pixels(
         self, pixels: Sequence[NDArray[np.uint8]], batch_size: int = 8
     ) -> NDArray[np.float32]:
         """Embed, until the end."""
         if self.num_embedded >= self._after:
+            if self._until:
+                self._until.wait(60)
             if self._fate == "memory":
                 raise DeviceMemoryError("no room for a single photo")
             if self._fate == "bug":

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from index_fixtures import build, durable_state, png_of, write_mixed, write_phot
 from PIL import Image
 from stub_embedder import BrokenEmbedder, StubEmbedder
 
+import index.embed
 from index.current import live_manifest
 from index.embedding.worker import EXIT_ALONE
 from index.errors import WorkerError
@@ -70,12 +72,25 @@ def test_an_update_by_several_processes_embeds_what_is_new(tmp_path: Path) -> No
     [("memory", "process 1: no room for a single photo"), ("bug", "process 1: KeyError: 'pixels'")],
 )
 def test_what_ends_a_process_ends_the_build_with_its_name(
-    photos: Path, alone: Path, tmp_path: Path, fate: str, told: str
+    photos: Path,
+    alone: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fate: str,
+    told: str,
 ) -> None:
     """What was settled is durable; one process goes on from there to the same end."""
-    crew = ThreadCrew([BrokenEmbedder(), FatedEmbedder(fate, after=30)])
+    monkeypatch.setattr(index.embed, "DURABLE_ROWS", 30)
+    settled = threading.Event()
+    crew = ThreadCrew([BrokenEmbedder(), FatedEmbedder(fate, after=30, until=settled)])
+
+    def note(action: str) -> None:
+        if action == "rows committed":
+            settled.set()
+
     with pytest.raises(WorkerError, match=told):
-        build(photos, tmp_path / "index", BrokenEmbedder(), crew=crew, **OPTIONS)
+        build(photos, tmp_path / "index", BrokenEmbedder(), crew=crew, steps=note, **OPTIONS)
+    assert settled.is_set()
     again = BrokenEmbedder()
     build(photos, tmp_path / "index", again, **OPTIONS)
     assert durable_state(tmp_path / "index") == durable_state(alone)
