@@ -43,15 +43,20 @@ def _from_file(cls: type[Config], file: Path, *, above: tuple[Path, ...]) -> dic
 
 
 def _read(file: Path) -> dict[Any, Any]:
-    try:
-        loaded = yaml.safe_load(file.read_text())
-    except OSError as error:
-        raise ConfigError(f"--config {file}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {file} is not YAML: {error}") from error
+    loaded = read_yaml(file, name=f"--config {file}")
     if not isinstance(loaded, dict | None):
         raise ConfigError(f"--config {file} must hold `key: value` lines")
     return loaded or {}
+
+
+def read_yaml(file: Path, *, name: str) -> Any:
+    """What a YAML file holds; raises ConfigError, which calls it by `name`."""
+    try:
+        return yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise ConfigError(f"{name}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name} is not YAML: {error}") from error
 
 
 def from_environment(cls: type[Config], environ: Mapping[str, str]) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from multigrain.bootstrap import Estimate
 from multigrain.config import ConfigError, did_you_mean
+from multigrain.config_sources import read_yaml
 
 Expected = dict[str, tuple[float, float]]
 BESIDE = ".expect.yaml"
@@ -20,12 +20,7 @@ def read_expectations(given: Expected | Path) -> Expected:
     """
     if not isinstance(given, Path):
         return given
-    try:
-        loaded = yaml.safe_load(given.read_text())
-    except OSError as error:
-        raise ConfigError(f"{given}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{given} is not YAML: {error}") from error
+    loaded = read_yaml(given, name=str(given))
     block = loaded.get("expect", loaded) if isinstance(loaded, dict) else loaded
     try:
         return TypeAdapter(Expected).validate_python(block)
