@@ -54,6 +54,11 @@ class BuildConfig(Config):
         default=False,
         description="go on where a collection shows none of its photos, or lost most of them",
     )
+    rows_from: list[Location] = Field(
+        default=[],
+        description="index of the same checkpoint, or its URL, whose rows are taken for photos of "
+        "the same bytes instead of embedding them; repeatable",
+    )
     factory: str | None = Field(
         default=None, description="faiss string instead of the one the collection's size asks for"
     )
@@ -192,6 +197,7 @@ def _build(config: BuildConfig, together: "Crew | None") -> int:
     from index.errors import IndexFolderError
     from index.faiss_module import load_faiss
     from index.layout import Layout
+    from index.replica.source import IndexSource
     from index.stages import Stage
     from index.summary import summary
     from multigrain.fetched import local_file
@@ -224,6 +230,7 @@ def _build(config: BuildConfig, together: "Crew | None") -> int:
             decode_threads=config.decode_threads,
             verify_content=config.verify_content,
             allow_vanished=config.allow_vanished,
+            rows_from=[IndexSource(place).ready() for place in config.rows_from],
             first=Stage(config.from_),
             last=Stage(config.until),
             announce=lambda line: print(f"{PROG}: {line}", file=sys.stderr),

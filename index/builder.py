@@ -103,6 +103,7 @@ def build_index(
     decode_threads: int | None = None,
     verify_content: bool = False,
     allow_vanished: bool = False,
+    rows_from: Sequence[Path] = (),
     first: Stage = Stage.SCAN,
     last: Stage = Stage.PUBLISH,
     steps: Steps = no_steps,
@@ -116,7 +117,8 @@ def build_index(
     Killed at any point, a second call goes on behind the last durable row and gives the same
     ids, rows, codebook and shards. Only the stages from `first` to `last` are run. With
     `verify_content` every file is hashed, also where its stat says that it did not change. A
-    collection whose photos are gone all at once is refused, unless `allow_vanished`. What the
+    collection whose photos are gone all at once is refused, unless `allow_vanished`. Photos whose
+    bytes have rows in the indexes `rows_from` of the same checkpoint are not embedded. What the
     build expects to make is announced in a line before photos are embedded, which a `crew` of
     processes shares. Readers find the catalog in the database of the address `catalog`, or with
     sqlite in the folder's own file; without it where they found it before. A `backend` of milvus
@@ -165,6 +167,7 @@ def build_index(
                     shard_rows=shard_rows,
                     decode_threads=wanted.decode_threads,
                     verify_content=verify_content,
+                    rows_from=rows_from,
                     crew=crew,
                 )
         with PeakMemory() as memory:

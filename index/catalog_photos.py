@@ -124,6 +124,12 @@ class PhotoJournal(FoldingJournal):
             chosen = select(func.count()).where(*_pending_rules(collection_ids, every=every))
             return int(self._connection.execute(chosen).scalar_one())
 
+    def pending_sizes(self, collection_ids: list[int], *, every: bool = False) -> set[int]:
+        """The sizes in bytes of the photos still to be read; with `every`, of all live ones."""
+        with self._connection.begin():
+            chosen = select(photo.c.size).where(*_pending_rules(collection_ids, every=every))
+            return set(self._connection.execute(chosen.distinct()).scalars())
+
     def pending(self, collection_ids: list[int], *, every: bool = False) -> Iterator[PendingPhoto]:
         """The photos still to be read, in scan order; commits may happen in between.
 

@@ -29,6 +29,7 @@ from index.manifest import AskedPart, CalibrationPart, Manifest
 from index.publish import is_due, publish, shard_parts, write_quarantine
 from index.retire import retire
 from index.rows import StoredRows
+from index.rows_from import OtherRows
 from index.searching.ranker import Ranker
 from index.store import pack_live, unpack_live
 from index.tuning.held_out import journal_queries
@@ -91,11 +92,13 @@ def embed_photos(
     shard_rows: int,
     decode_threads: int,
     verify_content: bool = False,
+    rows_from: Sequence[Path] = (),
     crew: AnyCrew | None = None,
 ) -> EmbedReport:
     """Stage B: embed the scanned photos that have no row yet, and list those that are bad.
 
-    What was added and deleted while the index was served is taken in too.
+    What was added and deleted while the index was served is taken in too, and so are the rows
+    that the indexes `rows_from` have of the same bytes.
     With `verify_content` the others are read too, and embedded when their bytes are new; a `crew`
     of processes shares the work.
     """
@@ -104,8 +107,15 @@ def embed_photos(
         number = shop.journal.collection_id(source.root, created=shop.started)
         bases.setdefault(number, source.base)
     restore_rows(shop, embedder, decode_threads=decode_threads)
-    num_pending = shop.journal.num_pending(list(bases), every=verify_content)
-    take_changes(shop, embedder, num_ids=num_pending, shard_rows=shard_rows)
+    num_ids = num_pending = shop.journal.num_pending(list(bases), every=verify_content)
+    others = None
+    if rows_from:
+        sizes = shop.journal.pending_sizes(list(bases), every=verify_content)
+        others = OtherRows(shop, rows_from, sizes)
+        num_ids += others.count()
+    take_changes(shop, embedder, num_ids=num_ids, shard_rows=shard_rows)
+    if others:
+        others.take(shard_rows=shard_rows)
     progress = Progress(num_pending, "photos")
     if num_pending:
         progress.update(0)

@@ -2,8 +2,6 @@
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +18,7 @@ from trainer.evaluation.compared import Compared
 from trainer.evaluation.curves import RECALLS, interpolated, precision_recall_chart, roc_chart
 from trainer.evaluation.models import Change, write_changed
 from trainer.evaluation.scores import score_first
-from trainer.evaluation.sweeps import dimension_curves
+from trainer.evaluation.sweeps import dimension_curve
 from trainer.finishing.exponent_use import exponent_of
 from trainer.protocols.test_set import Picture, QuerySet
 
@@ -62,7 +60,7 @@ def test_the_roc_goes_through_its_corners() -> None:
 
 
 def test_dimensions_are_halved_as_a_shorter_whitening_would(tmp_path: Path) -> None:
-    """Only of a whitened model: the dimensions of others have no order."""
+    """The first dimensions at unit length again, down to eight."""
     random = np.random.default_rng(0)
     vectors = random.normal(size=(40, 32)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -74,12 +72,7 @@ def test_dimensions_are_halved_as_a_shorter_whitening_would(tmp_path: Path) -> N
     def score(asked: QuerySet, rows: np.ndarray) -> float:
         return score_first(asked, Compared(rows[asked.queries], rows[asked.gallery]), alone())
 
-    def embedder(whitening: object) -> Any:
-        document = SimpleNamespace(embedding=SimpleNamespace(whitening=whitening))
-        return SimpleNamespace(dim=32, document=document)
-
-    assert dimension_curves(test_set, vectors, embedder(None), score) == []
-    (curve,) = dimension_curves(test_set, vectors, embedder("pca"), score)
+    curve = dimension_curve(test_set, vectors, score)
     assert (curve.changed, curve.metric, curve.own) == ("dimensions", "ap", 32)
     short = vectors[:, :8] / np.linalg.norm(vectors[:, :8], axis=1, keepdims=True)
     expected = [(8.0, score(test_set, short)), (32.0, score(test_set, vectors))]

@@ -28,6 +28,7 @@ from trainer.evaluation.embed_pictures import UnreadableError, embed_pictures
 from trainer.evaluation.embedding_cache import EmbeddingCache
 from trainer.evaluation.results import QUERIES, REPORT, RESULTS, Result
 from trainer.protocols.test_set import Picture
+from trainer.settings_evaluate import EvaluateConfig
 from trainer.speech import say_nothing
 
 Draw = Callable[[int], Image.Image]
@@ -226,7 +227,15 @@ def in_one_of_two(rank: int, folder: str, checkpoint: Path, manifest: Path) -> N
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     processes = Processes(rank, 2, torch.device("cpu"), dist.group.WORLD)
     evaluate(settings(checkpoint, manifest, Path(folder, "out")), processes)
+    evaluate(reranking(checkpoint, manifest, Path(folder, "reranked")), processes)
     dist.destroy_process_group()
+
+
+def reranking(checkpoint: Path, manifest: Path, out: Path) -> EvaluateConfig:
+    """Everything that looks at the rows of other queries' processes."""
+    return settings(
+        checkpoint, manifest, out, query_expansion=2, gallery_expansion=2, k_reciprocal=6
+    )
 
 
 def test_two_processes_find_the_same_numbers(
@@ -234,8 +243,12 @@ def test_two_processes_find_the_same_numbers(
 ) -> None:
     """Every value of every query, and nothing padded."""
     mp.spawn(in_one_of_two, args=(str(tmp_path), tiny_checkpoint, manifest), nprocs=2)
+    evaluate(reranking(tiny_checkpoint, manifest, tmp_path / "alone"), alone())
     for name in (RESULTS, QUERIES):
         assert (tmp_path / "out" / name).read_text() == (result[1] / name).read_text()
+        reranked = (tmp_path / "reranked" / name).read_text()
+        assert reranked == (tmp_path / "alone" / name).read_text()
+        assert "ap_reranked" in reranked
 
 
 def test_photos_that_cannot_be_read_end_the_run_with_their_names(

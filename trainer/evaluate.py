@@ -1,6 +1,7 @@
 """Score a checkpoint on test sets: exact search, metrics named in full, bootstrap intervals.
 
 python -m trainer.evaluate --checkpoint F --protocol manifest --data gallery.csv --out DIR
+python -m trainer.evaluate --features F --protocol manifest --data gallery.csv --out DIR
 torchrun --nproc-per-node 8 -m trainer.evaluate ...
 """
 
@@ -16,12 +17,11 @@ from trainer.settings_evaluate import EvaluateConfig
 from trainer.speech import say, say_nothing
 
 if TYPE_CHECKING:
-    from multigrain.embedder import Embedder
     from multigrain.expectations import Expected
     from multigrain.ranking import Floats
     from trainer.engine.processes import Processes
     from trainer.evaluation.compared import Compared
-    from trainer.evaluation.models import Models
+    from trainer.evaluation.embeddings import Embeddings, ModelEmbeddings
     from trainer.evaluation.results import Result
     from trainer.evaluation.sweeps import Curve, Score
     from trainer.protocols.test_set import PairSet, Picture, QuerySet
@@ -42,29 +42,34 @@ _OF_QUERIES = (
 
 
 def evaluate(config: EvaluateConfig, processes: "Processes") -> list["Result"]:
-    """Score the checkpoint on every test set and write the results.
+    """Score the checkpoint, or the embeddings of a file, on every test set; write the results.
 
     All test sets are read before the first photo is embedded. Equal on every process.
     """
     from multigrain.files import atomic_write_text
-    from trainer.evaluation.models import Change
+    from trainer.evaluation.embeddings import ReadyMade
     from trainer.evaluation.report import pairs_section, report_page, result_section
-    from trainer.evaluation.results import REPORT, Result, describe, write_results
+    from trainer.evaluation.results import REPORT, Result, write_results
     from trainer.evaluation.scores import pair_cosines, score_pairs, score_test_set
-    from trainer.evaluation.sweeps import dimension_curves
+    from trainer.evaluation.sweeps import dimension_curve
     from trainer.protocols.test_set import PairSet
 
     test_sets, others = read_test_sets(config), read_background(config)
     if config.out.exists() and not config.out.is_dir():
         raise ConfigError(f"--out {config.out} is a file: name a folder")
-    models, score = models_of(config, processes), first_score(config, processes)
-    embedder = models.open(Change(config.size, config.exponent))
-    background = models.embed(embedder, others) if others else None
-    curves = sweeps(config, test_sets, models, embedder)
+    tell, score = say if processes.is_first else say_nothing, first_score(config, processes)
+    curves: dict[str, list[Curve]] = {name: [] for name, *_ in test_sets}
+    embeddings: Embeddings
+    if config.features:
+        embeddings = ReadyMade(config.features)
+    else:
+        embeddings = embeddings_of(config, processes)
+        curves |= sweeps(config, test_sets, embeddings)
+    background = embeddings.of(others) if others else None
     results, sections = [], []
     for name, protocol, data, test_set in test_sets:
-        models.say(f"{name}: {len(test_set.pictures)} pictures")
-        vectors = models.embed(embedder, test_set.pictures)
+        tell(f"{name}: {len(test_set.pictures)} pictures")
+        vectors = embeddings.of(test_set.pictures)
         if isinstance(test_set, PairSet):
             cosines = pair_cosines(test_set, vectors)
             scores = score_pairs(test_set, cosines, seed=config.seed)
@@ -72,7 +77,8 @@ def evaluate(config: EvaluateConfig, processes: "Processes") -> list["Result"]:
             if processes.is_first:
                 sections.append(pairs_section(results[-1], cosines, test_set.same))
             continue
-        curves[name] += dimension_curves(test_set, vectors, embedder, score)
+        if embeddings.is_whitened:
+            curves[name].append(dimension_curve(test_set, vectors, score))
         rows = compare(config, test_set, vectors, processes)
         scores = score_test_set(
             test_set,
@@ -86,18 +92,20 @@ def evaluate(config: EvaluateConfig, processes: "Processes") -> list["Result"]:
         if processes.is_first:
             sections.append(result_section(results[-1], test_set, rows, seed=config.seed))
     if processes.is_first:
-        facts = {"checkpoint": str(config.checkpoint), **describe(embedder), **_options(config)}
+        facts = {**embeddings.facts(), **_options(config)}
         write_results(config.out, results, model=facts)
         atomic_write_text(config.out / REPORT, report_page(facts, sections))
     return results
 
 
-def models_of(config: EvaluateConfig, processes: "Processes") -> "Models":
-    """The models of the checkpoint, whose embeddings are kept."""
+def embeddings_of(config: EvaluateConfig, processes: "Processes") -> "ModelEmbeddings":
+    """The embeddings of the checkpoint's model, which are kept."""
     from multigrain.augmented import Augment
-    from trainer.evaluation.models import Models
+    from trainer.evaluation.embeddings import ModelEmbeddings
+    from trainer.evaluation.models import Change, Models
 
-    return Models(
+    assert config.checkpoint is not None
+    models = Models(
         config.checkpoint,
         config.cache or config.out / "embeddings",
         config.out,
@@ -107,10 +115,11 @@ def models_of(config: EvaluateConfig, processes: "Processes") -> "Models":
         processes,
         say if processes.is_first else say_nothing,
     )
+    return ModelEmbeddings(models, models.open(Change(config.size, config.exponent)))
 
 
 def sweeps(
-    config: EvaluateConfig, test_sets: "list[Given]", models: "Models", embedder: "Embedder"
+    config: EvaluateConfig, test_sets: "list[Given]", embeddings: "ModelEmbeddings"
 ) -> "dict[str, list[Curve]]":
     """The curves of each test set by name, of the sizes and exponents that are to be tried."""
     from trainer.evaluation.models import Change
@@ -118,7 +127,7 @@ def sweeps(
     from trainer.finishing.exponent_use import exponent_of
     from trainer.protocols.test_set import QuerySet
 
-    document = embedder.document
+    models, document = embeddings.models, embeddings.embedder.document
     own = {"size": document.preprocessing.size, "exponent": exponent_of(document) or 0.0}
     changes = {
         "size": {float(size): Change(size, config.exponent) for size in config.sizes},

@@ -8,13 +8,31 @@ from pydantic import ConfigDict, Field, model_validator
 from multigrain.config import Config
 from trainer.settings_finish import Exponent, Size
 
+# What says how a checkpoint embeds, and so nothing of embeddings that are there.
+_OF_CHECKPOINTS = (
+    "upright",
+    "cache",
+    "size",
+    "exponent",
+    "sizes",
+    "exponents",
+    "augment",
+    "engine",
+    "precision",
+)
+
 
 class EvaluateConfig(Config):
     """Flags of the evaluation."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    checkpoint: Path = Field(description="checkpoint file to score")
+    checkpoint: Path | None = Field(default=None, description="checkpoint file to score")
+    features: Path | None = Field(
+        default=None,
+        description="file of ready-made embeddings to score instead: .npy with a .jsonl of paths "
+        "beside it, or .parquet, as index.export writes them, or a pickle of path: vector",
+    )
     protocol: list[str] = Field(
         min_length=1,
         description="test set's protocol, see docs/evaluation.md; repeatable, one for each --data",
@@ -94,4 +112,15 @@ class EvaluateConfig(Config):
             raise ValueError(
                 f"{len(self.protocol)} --protocol and {len(self.data)} --data: give one for each"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _source(self) -> Self:
+        if (self.checkpoint is None) == (self.features is None):
+            raise ValueError("give --checkpoint, or --features to score embeddings that are there")
+        fields = type(self).model_fields
+        given = [name for name in _OF_CHECKPOINTS if getattr(self, name) != fields[name].default]
+        if self.features and given:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ValueError(f"{flags}: only with --checkpoint, since --features embeds nothing")
         return self

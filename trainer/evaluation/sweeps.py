@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from multigrain.embedder import Embedder
 from multigrain.page import card
 from multigrain.ranking import Floats
 from trainer.evaluation.models import Change, Models
@@ -62,21 +61,18 @@ def sweep(
     return curves
 
 
-def dimension_curves(
-    test_set: QuerySet, vectors: Floats, embedder: Embedder, score: Score
-) -> list[Curve]:
-    """The curve of a whitened model's first D, D/2, D/4 ... dimensions; none without a whitening.
+def dimension_curve(test_set: QuerySet, vectors: Floats, score: Score) -> Curve:
+    """The curve of the first D, D/2, D/4 ... dimensions of a whitened model's vectors [n, D].
 
     Its dimensions come in the order of their eigenvalues, so the first of them, at unit length
     again, are what a whitening to so many gives.
     """
-    if embedder.document.embedding.whitening is None:
-        return []
-    kept, points = embedder.dim, list[tuple[float, float]]()
-    while kept >= min(_FEWEST_DIMENSIONS, embedder.dim):
+    dim, points = vectors.shape[1], list[tuple[float, float]]()
+    kept = dim
+    while kept >= min(_FEWEST_DIMENSIONS, dim):
         first = vectors[:, :kept]
         norms = np.linalg.norm(first, axis=1, keepdims=True)
         units = np.divide(first, norms, out=np.zeros_like(first), where=norms > 0)
         points.append((float(kept), score(test_set, units)))
         kept //= 2
-    return [Curve("dimensions", first_metric(test_set), float(embedder.dim), points[::-1])]
+    return Curve("dimensions", first_metric(test_set), float(dim), points[::-1])
