@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.index_data import FileEmbedder, write_rows
-from index.builder import BuildReport, build_index
+from index.build_report import BuildReport
+from index.builder import BuildOptions, build_index
 from index.codebook.footprint import footprint
 from index.layout import Layout
 from index.manifest import Manifest
@@ -44,9 +45,7 @@ class Folder(NamedTuple):
             self.checkpoint,
             self.root,
             FileEmbedder(),
-            first=first,
-            last=last,
-            shard_rows=shard_rows,
+            BuildOptions(first=first, last=last, shard_rows=shard_rows),
         )
 
     def manifest(self) -> Manifest:

@@ -19,7 +19,8 @@ from benchmarks.index_data import NumberEmbedder, synthetic_views, write_numbers
 from benchmarks.index_folders import ranker_of
 from benchmarks.index_search import Shards, measure_shards, shard_targets
 from benchmarks.report import Target
-from index.builder import BuildReport, build_index
+from index.build_report import BuildReport
+from index.builder import BuildOptions, build_index
 from index.codebook.memory import anonymous_bytes
 from index.layout import Layout
 from index.manifest import SearchPart
@@ -100,10 +101,7 @@ def build_million(
         rows.with_name("checkpoint"),
         out,
         NumberEmbedder(rows),
-        factory=FACTORY,
-        shard_rows=shard_rows,
-        first=first,
-        last=last,
+        BuildOptions(factory=FACTORY, shard_rows=shard_rows, first=first, last=last),
     )
 
 

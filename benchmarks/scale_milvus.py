@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from benchmarks.index_data import NumberEmbedder, synthetic_views, write_numbers
 from benchmarks.index_search import K, exact_tenth, recall_of
 from index.backend import FAISS, Backend
-from index.builder import build_index
+from index.builder import BuildOptions, build_index
 from index.searcher import Searcher
 
 NUM_ROWS, NUM_QUERIES, NUM_COLLECTIONS = 10_000, 500, 3
@@ -67,8 +67,10 @@ def _measure(scratch: Path, seed: int) -> list[list[float]]:
         scratch / "checkpoint",
         root,
         NumberEmbedder(rows),
-        factory=FACTORY,
-        backend=Backend("milvus", SecretStr(str(scratch / "milvus.db"))),
+        BuildOptions(
+            factory=FACTORY,
+            backend=Backend("milvus", SecretStr(str(scratch / "milvus.db"))),
+        ),
     )
     print(f"{NUM_ROWS} rows built and loaded in {time.perf_counter() - start:.0f} s", flush=True)
     least = exact_tenth(views.rows, views.queries)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.index_build import CASES, NUM_DRAWN, draw_photo, with_comment, write_checkpoint
 from benchmarks.scale_stub import STUB_MS, StubEmbedder
-from index.builder import build_index
+from index.builder import BuildOptions, build_index
 from index.catalog_photos import PendingPhoto
 from index.collection.reading import PhotoEmbedder, ReadPhoto
 from index.embedding.blocks import AnyCrew, BlockEmbedder, Claim, EmbeddedBlock, Work
@@ -106,9 +106,8 @@ def _timed(
 ) -> tuple[float, float]:
     """Photos a second behind the first block's rows, and seconds of this process a photo."""
     watched = _Watched(crew)
-    build_index(
-        [photos], checkpoint, out, embedder, crew=watched, last=Stage.ENCODE, factory="IVF1,SQ8"
-    )
+    options = BuildOptions(crew=watched, last=Stage.ENCODE, factory="IVF1,SQ8")
+    build_index([photos], checkpoint, out, embedder, options)
     (start, own_start), (end, own_end) = watched.first, watched.last
     ahead = watched.num_ahead * _seconds_to_read(photos, embedder) / num_cpus()
     return watched.num_photos / (end - start + ahead), (own_end - own_start) / watched.num_photos

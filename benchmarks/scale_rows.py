@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from benchmarks.index_data import NumberEmbedder, synthetic_views, write_numbers
 from benchmarks.index_million import watched
 from benchmarks.index_search import exact_tenth, recall_of
-from index.builder import BuildReport, build_index
+from index.build_report import BuildReport
+from index.builder import BuildOptions, build_index
 from index.searcher import Searcher
 
 # Trained in minutes; the table's own string for two million rows takes hours of a core.
@@ -99,8 +100,7 @@ def _build(photos: Path, rows: Path, root: Path) -> BuildReport:
         rows.with_name("checkpoint"),
         root,
         NumberEmbedder(rows),
-        factory=FACTORY,
-        shard_rows=SHARD_ROWS,
+        BuildOptions(factory=FACTORY, shard_rows=SHARD_ROWS),
     )
 
 

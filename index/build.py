@@ -17,6 +17,7 @@ from multigrain.locations import Location
 from multigrain.program import EXIT_INTERRUPTED, load_config, run_main
 
 if TYPE_CHECKING:
+    from index.builder import BuildOptions
     from index.collection.reading import PhotoEmbedder
     from index.embedding.blocks import AnyCrew
     from index.embedding.crew import Crew
@@ -197,8 +198,6 @@ def _build(config: BuildConfig, together: "Crew | None") -> int:
     from index.errors import IndexFolderError
     from index.faiss_module import load_faiss
     from index.layout import Layout
-    from index.replica.source import IndexSource
-    from index.stages import Stage
     from index.summary import summary
     from multigrain.fetched import local_file
 
@@ -209,35 +208,10 @@ def _build(config: BuildConfig, together: "Crew | None") -> int:
     if config.plan:
         print(_plan(config, embedder))
         return 0
-    crew: AnyCrew | None = together
-    if together:
-        together.introduce(embedder)
-    elif config.engine == "ray":
-        from index.embedding.ray_model import crew_on_ray
-
-        seconds = config.worker_timeout_seconds
-        crew = crew_on_ray(config.checkpoint, embedder, timeout_seconds=seconds)
+    checkpoint = local_file(config.checkpoint)
+    options = _options(config, _crew(config, embedder, together))
     try:
-        report = build_index(
-            config.photos,
-            local_file(config.checkpoint),
-            config.out,
-            embedder,
-            factory=config.factory,
-            ram=config.ram,
-            target_recall=config.target_recall,
-            shard_rows=config.shard_rows,
-            decode_threads=config.decode_threads,
-            verify_content=config.verify_content,
-            allow_vanished=config.allow_vanished,
-            rows_from=[IndexSource(place).ready() for place in config.rows_from],
-            first=Stage(config.from_),
-            last=Stage(config.until),
-            announce=lambda line: print(f"{PROG}: {line}", file=sys.stderr),
-            crew=crew,
-            catalog=config.catalog,
-            backend=Backend(config.backend, config.milvus_uri),
-        )
+        report = build_index(config.photos, checkpoint, config.out, embedder, options)
     except OSError as error:  # a full disk, a folder that may not be written
         raise IndexFolderError(
             f"{error.filename or config.out}: {error.strerror or error}; "
@@ -248,6 +222,42 @@ def _build(config: BuildConfig, together: "Crew | None") -> int:
         print(f"{PROG}: {report.num_bad} bad photos, --max-bad {config.max_bad}", file=sys.stderr)
         return EXIT_TOO_MANY_BAD
     return 0
+
+
+def _crew(config: BuildConfig, embedder: "Embedder", together: "Crew | None") -> "AnyCrew | None":
+    """Who shares the work: the processes of torchrun, a cluster of Ray's, or nobody."""
+    if together:
+        together.introduce(embedder)
+        return together
+    if config.engine != "ray":
+        return None
+    from index.embedding.ray_model import crew_on_ray
+
+    seconds = config.worker_timeout_seconds
+    return crew_on_ray(config.checkpoint, embedder, timeout_seconds=seconds)
+
+
+def _options(config: BuildConfig, crew: "AnyCrew | None") -> "BuildOptions":
+    from index.builder import BuildOptions
+    from index.replica.source import IndexSource
+    from index.stages import Stage
+
+    return BuildOptions(
+        factory=config.factory,
+        ram=config.ram,
+        target_recall=config.target_recall,
+        shard_rows=config.shard_rows,
+        decode_threads=config.decode_threads,
+        verify_content=config.verify_content,
+        allow_vanished=config.allow_vanished,
+        rows_from=[IndexSource(place).ready() for place in config.rows_from],
+        first=Stage(config.from_),
+        last=Stage(config.until),
+        announce=lambda line: print(f"{PROG}: {line}", file=sys.stderr),
+        crew=crew,
+        catalog=config.catalog,
+        backend=Backend(config.backend, config.milvus_uri),
+    )
 
 
 def _plan(config: BuildConfig, embedder: "PhotoEmbedder") -> str:

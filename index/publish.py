@@ -1,10 +1,7 @@
 """Stage G: a generation's live bitmap, catalog and manifest; then CURRENT names it."""
 
-import json
 import logging
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import zip_longest
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +24,7 @@ from index.manifest import (
     DatabasePart,
     FilePart,
     Manifest,
-    ModelPart,
+    MilvusPart,
     ShardPart,
 )
 from index.milvus_loading import MilvusServer
@@ -36,33 +33,27 @@ from index.searching.ranker import Ranker
 from index.steps import Steps
 from index.store import pack_live, require_size, unpack_live, write_whole
 from index.tuning.tuned import last_tuned
+from index.workshop import Workshop
 from multigrain.files import sha256_of, write_via_temporary
 
 _logger = logging.getLogger(__name__)
 
 
 def publish(
-    layout: Layout,
-    journal: Journal,
-    live_ids: NDArray[np.int64],
-    *,
-    parent: Manifest | None,
-    model: ModelPart,
+    shop: Workshop,
     codebook: Codebook,
+    *,
     asked: AskedPart,
-    created: str,
     writer: str,
-    steps: Steps,
-    calibration: CalibrationPart | None = None,
-    server: CatalogServer | None = None,
-    milvus: MilvusServer | None = None,
+    calibration: CalibrationPart | None,
 ) -> Manifest:
     """Write the next generation and make it the live one; without a calibration, its parent's.
 
-    Its catalog is put into the database of a `server` too, for readers to ask, and its live rows
-    into a `milvus`.
+    Its catalog is put into the database of the workshop's server too, for readers to ask, and its
+    live rows into its Milvus.
     """
-    name = journal.start_generation()
+    layout, journal, parent, steps = shop.layout, shop.journal, shop.parent, shop.steps
+    name, live_ids = journal.start_generation(), journal.live_ids()
     shards = shard_parts(layout, journal)
     counts = _counts(journal, num_live=len(live_ids), num_rows=sum(part.n for part in shards))
     bitmap = pack_live(live_ids, num_ids=counts.next_id)
@@ -73,39 +64,29 @@ def publish(
         codebook=codebook.name,
         shards=shards,
         live=unpack_live(bitmap, num_ids=counts.next_id),
-        dim=model.D,
+        dim=shop.model.D,
         mapped=True,
     )
     manifest = Manifest(
         generation=name,
         parent=parent.generation if parent else None,
-        created=created,
+        created=shop.started,
         writer=writer,
-        model=model,
+        model=shop.model,
         codebook=codebook.name,
         codebook_files=codebook_files(layout, codebook.name, parent),
         factory=codebook.factory,
         shards=shards,
         tombstones=_file_part(layout, layout.live_bitmap(name)),
         catalog=_file_part(layout, layout.catalog(name)),
-        database=_database_part(layout, journal, name, server, steps=steps),
-        milvus=milvus
-        and milvus.load(
-            ranker.rows,
-            live_ids,
-            shards=shards,
-            factory=codebook.factory,
-            begun=journal.begun(),
-            steps=steps,
-        ),
-        checkpoint=_checkpoint_part(layout, parent, model),
+        database=_database_part(shop, name),
+        milvus=_milvus_part(shop, codebook, ranker, live_ids, shards),
+        checkpoint=_checkpoint_part(shop),
         counts=counts,
         adds=AddsPart(folded=journal.folded()),
         asked=asked,
         search=last_tuned(layout, parent, codebook),
-        calibration=calibration.model_copy(update={"generation": name, "live": len(live_ids)})
-        if calibration
-        else (parent.calibration if parent else None),
+        calibration=_calibration_part(parent, calibration, name, num_live=len(live_ids)),
         canaries=choose_canaries(ranker, live_ids),
     )
     pointer = write_manifest(layout, manifest, steps=steps)
@@ -115,16 +96,12 @@ def publish(
 
 
 def is_due(
-    layout: Layout,
-    journal: Journal,
-    parent: Manifest,
-    codebook: Codebook,
-    asked: AskedPart,
-    *,
-    server: CatalogServer | None = None,
-    milvus: MilvusServer | None = None,
+    shop: Workshop, codebook: Codebook, *, asked: AskedPart, calibration: CalibrationPart | None
 ) -> bool:
     """Whether a new generation would differ from the live one."""
+    layout, journal, parent = shop.layout, shop.journal, shop.parent
+    if parent is None:
+        return True
     has_changed = journal.open_generation() is not None or codebook.name != parent.codebook
     pointer = read_current(layout)
     is_live = pointer is not None and pointer.generation == parent.generation
@@ -132,8 +109,10 @@ def is_due(
     is_tuned_anew = not is_exact(codebook.factory) and (
         last_tuned(layout, parent, codebook) != parent.search
     )
-    is_whole = _has_files(layout, parent) and _is_on(server, parent) and _is_in(milvus, parent)
-    return is_other or is_tuned_anew or not is_live or not is_whole
+    is_fitted_anew = calibration is not None and not calibration.is_same_fit(parent.calibration)
+    is_there = _is_on(shop.server, parent) and _is_in(shop.milvus, parent)
+    is_whole = _has_files(layout, parent) and is_there
+    return is_other or is_tuned_anew or is_fitted_anew or not is_live or not is_whole
 
 
 def _is_on(server: CatalogServer | None, parent: Manifest) -> bool:
@@ -159,38 +138,6 @@ def _has_files(layout: Layout, parent: Manifest) -> bool:
         _logger.warning("generation %s is written anew: %s", parent.generation, error)
         return False
     return True
-
-
-def write_quarantine(layout: Layout, journal: Journal, *, steps: Steps) -> dict[str, int]:
-    """Replace quarantine.jsonl: path, code and, where the bytes could be read, their hash.
-
-    Gives how many there are of each code.
-    """
-    path, nums = layout.quarantine, Counter[str]()
-    if not _holds(path, _bad_lines(journal, nums)):
-        nums.clear()
-        steps(f"write {path.name}")
-        with write_via_temporary(path) as temporary, temporary.open("wb") as file:
-            file.writelines(_bad_lines(journal, nums))
-        steps(f"{path.name} written")
-    return dict(nums.most_common())
-
-
-def _holds(path: Path, lines: Iterable[bytes]) -> bool:
-    """Whether a file is these lines; a line at a time, as every photo may be bad."""
-    if not path.exists():
-        return False
-    with path.open("rb") as file:
-        return all(found == line for found, line in zip_longest(file, lines))
-
-
-def _bad_lines(journal: Journal, nums: Counter[str]) -> Iterator[bytes]:
-    """A line for each bad photo; counts them by code."""
-    for bad in journal.bad_photos():
-        code, _, digest = bad.error.partition(" ")
-        nums[code] += 1
-        line = json.dumps({"path": str(bad.file), "code": code, "hash": digest or None})
-        yield f"{line}\n".encode()
 
 
 def shard_parts(layout: Layout, journal: Journal) -> list[ShardPart]:
@@ -229,19 +176,46 @@ def _write_catalog(layout: Layout, journal: Journal, name: str, *, steps: Steps)
     steps("catalog written")
 
 
-def _database_part(
-    layout: Layout, journal: Journal, name: str, server: CatalogServer | None, *, steps: Steps
-) -> DatabasePart | None:
-    if server is None:
+def _database_part(shop: Workshop, name: str) -> DatabasePart | None:
+    if shop.server is None:
         return None
-    namespace = server.publish(layout.catalog(name), name, begun=journal.begun(), steps=steps)
-    return DatabasePart(url=server.address, namespace=namespace)
+    begun = shop.journal.begun()
+    namespace = shop.server.publish(shop.layout.catalog(name), name, begun=begun, steps=shop.steps)
+    return DatabasePart(url=shop.server.address, namespace=namespace)
 
 
-def _checkpoint_part(layout: Layout, parent: Manifest | None, model: ModelPart) -> FilePart:
+def _milvus_part(
+    shop: Workshop,
+    codebook: Codebook,
+    ranker: Ranker,
+    live_ids: NDArray[np.int64],
+    shards: Sequence[ShardPart],
+) -> MilvusPart | None:
+    if shop.milvus is None:
+        return None
+    return shop.milvus.load(
+        ranker.rows,
+        live_ids,
+        shards=shards,
+        factory=codebook.factory,
+        begun=shop.journal.begun(),
+        steps=shop.steps,
+    )
+
+
+def _calibration_part(
+    parent: Manifest | None, fitted: CalibrationPart | None, name: str, *, num_live: int
+) -> CalibrationPart | None:
+    """What was fitted now, on so many photos, else what there was."""
+    if fitted is None:
+        return parent.calibration if parent else None
+    return fitted.model_copy(update={"generation": name, "live": num_live})
+
+
+def _checkpoint_part(shop: Workshop) -> FilePart:
     # Hashed once: a copy that was damaged since must not become the truth.
-    known = parent.checkpoint if parent else None
-    return known or _file_part(layout, layout.checkpoint(model.fingerprint))
+    known = shop.parent.checkpoint if shop.parent else None
+    return known or _file_part(shop.layout, shop.layout.checkpoint(shop.model.fingerprint))
 
 
 def _file_part(layout: Layout, path: Path) -> FilePart:

@@ -26,7 +26,8 @@ from index.encode import encode_missing, require_encoded, row_ranges
 from index.errors import IndexFolderError
 from index.expectation import factory_of
 from index.manifest import AskedPart, CalibrationPart, Manifest
-from index.publish import is_due, publish, shard_parts, write_quarantine
+from index.publish import is_due, publish, shard_parts
+from index.quarantine import write_quarantine
 from index.retire import retire
 from index.rows import StoredRows
 from index.rows_from import OtherRows
@@ -242,39 +243,10 @@ def publish_generation(
     require_encoded(shop.layout, shop.journal, codebook=codebook.name)
     manifest = shop.parent
     asked = asked or (manifest.asked if manifest else AskedPart())
-    is_calibrated = manifest is not None and (
-        calibration is None or calibration.is_same_fit(manifest.calibration)
-    )
-    if (
-        manifest is None
-        or not is_calibrated
-        or is_due(
-            shop.layout,
-            shop.journal,
-            manifest,
-            codebook,
-            asked,
-            server=shop.server,
-            milvus=shop.milvus,
-        )
-    ):
+    if manifest is None or is_due(shop, codebook, asked=asked, calibration=calibration):
         folders = [record.folder for record in shop.journal.shards()]
         warn_of_imbalance(shop.layout, codebook=codebook.name, folders=folders)
-        manifest = publish(
-            shop.layout,
-            shop.journal,
-            shop.journal.live_ids(),
-            parent=shop.parent,
-            model=shop.model,
-            codebook=codebook,
-            asked=asked,
-            created=shop.started,
-            writer=_WRITER,
-            steps=shop.steps,
-            calibration=calibration,
-            server=shop.server,
-            milvus=shop.milvus,
-        )
+        manifest = publish(shop, codebook, asked=asked, writer=_WRITER, calibration=calibration)
     if shop.milvus and manifest.milvus:
         shop.milvus.switch(manifest.milvus.collection, begun=shop.journal.begun())
     # Where nothing differs, what a build that was killed behind CURRENT left.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from index.builder import BuildReport
+from index.build_report import BuildReport
 from index.codebook.footprint import human_bytes
 from index.layout import Layout
 

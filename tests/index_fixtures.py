@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from stub_embedder import DIM, StubEmbedder
 
-from index.builder import BuildReport, build_index
+from index.build_report import BuildReport
+from index.builder import BuildOptions, build_index
 
 
 def photo_bytes(seed: int, *, side: int = 16) -> bytes:
@@ -57,7 +58,9 @@ def build(
         checkpoint.write_bytes(b"stub")
     sources = [photos] if isinstance(photos, Path) else photos
     options.setdefault("decode_threads", 2)
-    return build_index(sources, checkpoint, out, embedder or StubEmbedder(), **options)
+    return build_index(
+        sources, checkpoint, out, embedder or StubEmbedder(), BuildOptions(**options)
+    )
 
 
 class Killed:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from service_running import Service, running
 
-from index.builder import build_index
+from index.builder import BuildOptions, build_index
 from multigrain.embedder import Embedder
 from service.settings import Settings
 
@@ -62,7 +62,7 @@ def listed(
         tiny_checkpoint,
         root,
         Embedder.open(tiny_checkpoint),
-        factory=f"IVF{4},SQfp16",
+        BuildOptions(factory=f"IVF{4},SQfp16"),
     )
     return root
 

@@ -9,7 +9,7 @@ import pytest
 from index_fixtures import build, durable_state, random_units, write_vectors
 from stub_embedder import DIM, VectorEmbedder
 
-from index.builder import BuildReport
+from index.build_report import BuildReport
 from index.calibrate import calibrate
 from index.calibration.fit import fit_pairs
 from index.calibration.pairs import Pairs, instance_pairs

@@ -10,7 +10,7 @@ from index_fixtures import build, photo_bytes, write_photos
 from numpy.typing import NDArray
 from stub_embedder import StubEmbedder
 
-from index.builder import BuildReport
+from index.build_report import BuildReport
 from index.collection.meter import Meter
 from index.layout import Layout
 from index.summary import summary

@@ -8,7 +8,7 @@ from change_fixtures import changing, found_ids
 from index_fixtures import Killed, build, durable_state, photo_bytes, random_units, write_photos
 from stub_embedder import StubEmbedder
 
-from index.builder import BuildReport
+from index.build_report import BuildReport
 from index.errors import IndexFolderError, OtherCheckpointError
 from index.layout import Layout
 from index.searcher import Searcher

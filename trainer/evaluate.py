@@ -48,16 +48,13 @@ def evaluate(config: EvaluateConfig, processes: "Processes") -> list["Result"]:
     """
     from multigrain.files import atomic_write_text
     from trainer.evaluation.embeddings import ReadyMade
-    from trainer.evaluation.report import pairs_section, report_page, result_section
-    from trainer.evaluation.results import REPORT, Result, write_results
-    from trainer.evaluation.scores import pair_cosines, score_pairs, score_test_set
-    from trainer.evaluation.sweeps import dimension_curve
-    from trainer.protocols.test_set import PairSet
+    from trainer.evaluation.report import report_page
+    from trainer.evaluation.results import REPORT, write_results
 
     test_sets, others = read_test_sets(config), read_background(config)
     if config.out.exists() and not config.out.is_dir():
         raise ConfigError(f"--out {config.out} is a file: name a folder")
-    tell, score = say if processes.is_first else say_nothing, first_score(config, processes)
+    tell = say if processes.is_first else say_nothing
     curves: dict[str, list[Curve]] = {name: [] for name, *_ in test_sets}
     embeddings: Embeddings
     if config.features:
@@ -67,35 +64,61 @@ def evaluate(config: EvaluateConfig, processes: "Processes") -> list["Result"]:
         curves |= sweeps(config, test_sets, embeddings)
     background = embeddings.of(others) if others else None
     results, sections = [], []
-    for name, protocol, data, test_set in test_sets:
-        tell(f"{name}: {len(test_set.pictures)} pictures")
-        vectors = embeddings.of(test_set.pictures)
-        if isinstance(test_set, PairSet):
-            cosines = pair_cosines(test_set, vectors)
-            scores = score_pairs(test_set, cosines, seed=config.seed)
-            results.append(Result(name, protocol, data, test_set, scores))
-            if processes.is_first:
-                sections.append(pairs_section(results[-1], cosines, test_set.same))
-            continue
-        if embeddings.is_whitened:
-            curves[name].append(dimension_curve(test_set, vectors, score))
-        rows = compare(config, test_set, vectors, processes)
-        scores = score_test_set(
-            test_set,
-            rows,
-            processes,
-            background=background,
-            num_reranked=config.k_reciprocal,
-            seed=config.seed,
+    for given in test_sets:
+        tell(f"{given[0]}: {len(given[-1].pictures)} pictures")
+        own = curves[given[0]]
+        result, section = score(
+            config, given, embeddings, processes, background=background, curves=own
         )
-        results.append(Result(name, protocol, data, test_set, scores, curves[name]))
-        if processes.is_first:
-            sections.append(result_section(results[-1], test_set, rows, seed=config.seed))
+        results.append(result)
+        sections.append(section)
     if processes.is_first:
         facts = {**embeddings.facts(), **_options(config)}
         write_results(config.out, results, model=facts)
         atomic_write_text(config.out / REPORT, report_page(facts, sections))
     return results
+
+
+def score(
+    config: EvaluateConfig,
+    given: "Given",
+    embeddings: "Embeddings",
+    processes: "Processes",
+    *,
+    background: "Floats | None",
+    curves: "list[Curve]",
+) -> "tuple[Result, str]":
+    """The scores of a test set, and its section of the report, which the first process makes."""
+    from trainer.evaluation.report import pairs_section, result_section
+    from trainer.evaluation.results import Result
+    from trainer.evaluation.scores import pair_cosines, score_pairs, score_test_set
+    from trainer.evaluation.sweeps import dimension_curve
+    from trainer.protocols.test_set import PairSet
+
+    name, protocol, data, test_set = given
+    vectors = embeddings.of(test_set.pictures)
+    if isinstance(test_set, PairSet):
+        cosines = pair_cosines(test_set, vectors)
+        of_pairs = score_pairs(test_set, cosines, seed=config.seed)
+        result = Result(name, protocol, data, test_set, of_pairs)
+        is_told = processes.is_first
+        return result, pairs_section(result, cosines, test_set.same) if is_told else ""
+    if embeddings.is_whitened:
+        measure = first_score(config, processes)
+        curves = [*curves, dimension_curve(test_set, vectors, measure)]
+    rows = compare(config, test_set, vectors, processes)
+    scores = score_test_set(
+        test_set,
+        rows,
+        processes,
+        background=background,
+        num_reranked=config.k_reciprocal,
+        seed=config.seed,
+    )
+    result = Result(name, protocol, data, test_set, scores, curves)
+    if not processes.is_first:
+        return result, ""
+    return result, result_section(result, test_set, rows, seed=config.seed)
 
 
 def embeddings_of(config: EvaluateConfig, processes: "Processes") -> "ModelEmbeddings":

@@ -12,7 +12,8 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from index.backend import PUBLISHED_FOR, Backend
-from index.builder import TARGET_RECALL, BuildReport, build_index
+from index.build_report import BuildReport
+from index.builder import TARGET_RECALL, BuildOptions, build_index
 from index.collection.photo_file import read_photo_file
 from index.collection.reading import PhotoEmbedder
 from index.errors import IndexFolderError
@@ -51,12 +52,14 @@ def add_photos(
         layout.checkpoint(embedder.fingerprint),
         layout.root,
         embedder,
-        factory=factory,
-        target_recall=target,
-        decode_threads=decode_threads,
-        steps=steps,
-        catalog=catalog,
-        backend=backend,
+        BuildOptions(
+            factory=factory,
+            target_recall=target,
+            decode_threads=decode_threads,
+            steps=steps,
+            catalog=catalog,
+            backend=backend,
+        ),
     )
 
 
