@@ -71,7 +71,9 @@ def scores(unit: Tensor, labels: Tensor) -> tuple[float, float]:
 def library_scores(unit: Tensor, labels: Tensor) -> tuple[float, float]:
     """The same by AccuracyCalculator, which asks for as many neighbours as a class has."""
     calculator = AccuracyCalculator(
-        include=("precision_at_1", "mean_average_precision_at_r"), device=torch.device("cpu")
+        include=("precision_at_1", "mean_average_precision_at_r"),
+        k="max_bin_count",  # unset, it asks for all of them, which takes it many times as long
+        device=torch.device("cpu"),
     )
     found = calculator.get_accuracy(unit, labels)
     return found["precision_at_1"], found["mean_average_precision_at_r"]
@@ -80,8 +82,10 @@ def library_scores(unit: Tensor, labels: Tensor) -> tuple[float, float]:
 def targets(measured: ScoresMeasured) -> list[Target]:
     """Speed, memory and the same numbers."""
     name = f"leave one out, {measured.num_photos} x {NUM_DIMS}"
+    times = measured.library / measured.ours
+    not_here = None if measured.num_photos == FULL_PHOTOS else "FULL only"
     return [
-        Target(f"{name}: times as fast", measured.library / measured.ours, ">=", MIN_SPEED_UP),
+        Target(f"{name}: times as fast", times, ">=", MIN_SPEED_UP, not_here),
         Target(f"{name}: GiB", measured.gibibytes, "<=", MAX_GIBIBYTES),
         Target(f"{name}: difference", measured.difference, "<=", MAX_DIFFERENCE),
     ]

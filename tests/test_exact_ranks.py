@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from multigrain import exact_ranks as module
-from multigrain.exact_ranks import Truth, exact_ranks
+from multigrain import own_ranks, right_pairs
+from multigrain.exact_ranks import exact_ranks
 from multigrain.metrics import MetricError, positive_ranks
+from multigrain.truth import Truth
+from trainer.protocols.test_set import groups_truth
 
 
 def few_valued(num_rows: int, seed: int) -> Tensor:
@@ -57,6 +60,64 @@ def test_ranks_equal_a_loop_over_queries(
     expected = slow(queries, gallery, truth)
     assert found == [[rank for rank in own if limit is None or rank < limit] for own in expected]
     assert truth.num_positives() == [len(own) for own in expected]
+
+
+@given(
+    num_rows=st.integers(1, 24),
+    block=st.integers(1, 7),
+    sampled=st.integers(1, 3),
+    doubtful=st.integers(1, 30),
+    limit=st.none() | st.integers(1, 6),
+    is_shared=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=120)
+def test_ranks_among_the_rows_themselves_equal_a_loop(
+    *,
+    num_rows: int,
+    block: int,
+    sampled: int,
+    doubtful: int,
+    limit: int | None,
+    is_shared: bool,
+    seed: int,
+) -> None:
+    """With ties, what is right one way only, itself right or junk or neither, shared answers."""
+    rows, truth = few_valued(num_rows, seed), random_truth(num_rows, num_rows, seed)
+    if is_shared:
+        some = truth.relevant[: 1 + num_rows // 6]
+        truth = truth._replace(relevant=[some[row % len(some)] for row in range(num_rows)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(own_ranks, "_BLOCK", block)
+        patch.setattr(own_ranks, "_SAMPLE_SHARE", 1)
+        patch.setattr(own_ranks, "_MOST_SAMPLED", sampled)
+        patch.setattr(right_pairs, "_DOUBTFUL", doubtful)
+        patch.setattr(module, "_block_ranks", None)
+        ranks = exact_ranks(rows, rows.clone(), truth, limit=limit)
+    found = [own.tolist() for own in ranks]
+    expected = slow(rows, rows, truth)
+    assert found == [[rank for rank in own if limit is None or rank < limit] for own in expected]
+
+
+@pytest.mark.parametrize("limit", [None, 9])
+def test_ranks_among_themselves_are_those_of_queries_and_a_gallery(limit: int | None) -> None:
+    """Of unit rows in classes, whose scores are close: product by product or each way alone."""
+    torch.manual_seed(0)
+    centres = torch.randn(60, 64)[torch.arange(600) % 60]
+    rows = torch.nn.functional.normalize(centres + 2 * torch.randn(600, 64), dim=1)
+    classes = (np.arange(600) % 60).tolist()
+    truth = groups_truth(classes, classes, own=range(600))
+    halves = [
+        exact_ranks(rows[own.start : own.stop], rows, truth.part(own), limit=limit)
+        for own in (range(300), range(300, 600))
+    ]
+    expected = [ranks.tolist() for half in halves for ranks in half]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(own_ranks, "_BLOCK", 64)
+        patch.setattr(module, "_block_ranks", None)
+        found = exact_ranks(rows, rows, truth, limit=limit)
+    assert [ranks.tolist() for ranks in found] == expected
+    assert sum(map(len, expected)) > 1000
 
 
 def test_nearly_equal_scores_rank_alike_in_every_block() -> None:

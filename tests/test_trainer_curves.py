@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from multigrain.checkpoint import load_checkpoint, save_checkpoint
 from multigrain.config import ConfigError
 from multigrain.document import PoolingSpec
-from multigrain.exact_ranks import Truth
 from multigrain.model import MultiGrain
+from multigrain.truth import Truth
 from trainer.engine.processes import alone
 from trainer.evaluation.compared import Compared
 from trainer.evaluation.curves import RECALLS, interpolated, precision_recall_chart, roc_chart

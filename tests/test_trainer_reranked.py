@@ -7,9 +7,9 @@ import pytest
 from slow_metrics import slow_ap
 from slow_reciprocal import zhong
 
-from multigrain.exact_ranks import Rows, Truth
 from multigrain.ranking import Floats
 from multigrain.reciprocal import DEFAULT_NEIGHBOURHOOD
+from multigrain.truth import Rows, Truth
 from trainer.engine.processes import alone
 from trainer.evaluation.compared import Compared
 from trainer.evaluation.reranked import Reranked, reranked_ranks

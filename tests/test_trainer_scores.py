@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multigrain.exact_ranks import Rows, Truth
 from multigrain.expansion import augmented_gallery
 from multigrain.metrics import MetricError
+from multigrain.truth import Rows, Truth
 from trainer.engine.processes import alone
 from trainer.evaluation.compared import Compared, compared_rows
 from trainer.evaluation.scores import pair_cosines, score_pairs, score_test_set

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from multigrain.exact_ranks import Rows
 from multigrain.expansion import augmented_gallery, expanded_queries
 from multigrain.ranking import Floats, exact_search
+from multigrain.truth import Rows
 from trainer.engine.processes import Processes
 from trainer.losses.gather import own_slice
 from trainer.protocols.test_set import QuerySet

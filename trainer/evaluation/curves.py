@@ -7,10 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from multigrain.exact_ranks import Truth, exact_ranks
+from multigrain.exact_ranks import exact_ranks
 from multigrain.metrics import Ranks
 from multigrain.pair_metrics import Mask, pool_pairs
 from multigrain.ranking import Floats
+from multigrain.truth import Truth
 from trainer.evaluation.compared import Compared
 from trainer.finishing.report_svg import Line, line_chart
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from multigrain.embedder import Embedder
-from multigrain.exact_ranks import Rows
 from multigrain.ranking import Floats
+from multigrain.truth import Rows
 from trainer.evaluation.feature_file import FeatureError, FeatureFile, read_feature_file
 from trainer.evaluation.models import Models
 from trainer.evaluation.results import describe

@@ -10,9 +10,9 @@ import numpy as np
 
 from multigrain.background import normalised_gallery, normalised_queries
 from multigrain.bootstrap import Counts
-from multigrain.exact_ranks import Rows, Truth
 from multigrain.pair_metrics import Pooled, micro_ap, pool_pairs, recall_at_precision_90
 from multigrain.ranking import Floats, exact_search
+from multigrain.truth import Rows, Truth
 from trainer.engine.processes import Processes
 from trainer.evaluation.compared import Compared
 from trainer.losses.gather import own_slice

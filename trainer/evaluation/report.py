@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from multigrain.exact_ranks import Rows, Truth, pair_scores
 from multigrain.page import PICTURE_SIDE, card, document, figure, picture_uri, section, table
 from multigrain.pair_metrics import Mask
 from multigrain.photo import PhotoError
 from multigrain.rank_metrics import Values
 from multigrain.ranking import Floats, exact_search
+from multigrain.right_pairs import pair_scores
+from multigrain.truth import Rows, Truth
 from trainer.evaluation.compared import Compared
 from trainer.evaluation.curves import precision_recall_chart, roc_chart
 from trainer.evaluation.picture_image import picture_image

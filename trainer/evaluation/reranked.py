@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from multigrain.exact_ranks import Rows, Truth
 from multigrain.metrics import Ranks
 from multigrain.pair_metrics import Mask
 from multigrain.ranking import Floats, exact_search
 from multigrain.reciprocal import reciprocal_distances
+from multigrain.truth import Rows, Truth
 from trainer.evaluation.compared import Compared
 from trainer.protocols.test_set import QuerySet
 

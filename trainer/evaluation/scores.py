@@ -13,11 +13,13 @@ from torch import Tensor
 
 from multigrain import rank_metrics
 from multigrain.bootstrap import Estimate, estimated_mean, statistic_interval
-from multigrain.exact_ranks import Truth, exact_ranks, pair_scores
+from multigrain.exact_ranks import exact_ranks
 from multigrain.metrics import Ranks
 from multigrain.pair_metrics import pool_pairs, roc_area, tpr_at_fpr
 from multigrain.rank_metrics import RankTable, Values
 from multigrain.ranking import Floats
+from multigrain.right_pairs import pair_scores
+from multigrain.truth import Truth
 from trainer.engine.processes import Processes
 from trainer.evaluation.compared import Compared
 from trainer.evaluation.pooled import Measure, pooled_measures

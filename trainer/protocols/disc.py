@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multigrain.exact_ranks import Truth
+from multigrain.truth import Truth
 from trainer.protocols.test_set import (
     NO_ROWS,
     Picture,

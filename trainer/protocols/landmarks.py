@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from multigrain.exact_ranks import Rows, Truth
+from multigrain.truth import Rows, Truth
 from trainer.protocols.plain_pickle import read_plain_pickle
 from trainer.protocols.test_set import (
     NO_ROWS,

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from multigrain.exact_ranks import Rows, Truth
 from multigrain.photo_list import is_photo_list, read_photo_list
+from multigrain.truth import Rows, Truth
 from trainer.protocols.test_set import (
     PairSet,
     Picture,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from multigrain.errors import MultiGrainError
-from multigrain.exact_ranks import Rows, Truth
+from multigrain.truth import Rows, Truth
 
 NO_ROWS: Rows = np.empty(0, np.int64)
 _MOST_NAMED = 5
