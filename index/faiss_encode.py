@@ -86,7 +86,7 @@ def _filled_on_gpu(
     def fill(device: FaissDevice) -> Any:
         on_gpu = device.copied_in(index)
         for numbers, block in blocks:
-            on_gpu.add_with_ids(rotation.apply(block), numbers + first_id)
+            on_gpu.add_with_ids(rotation.apply_alike(block), numbers + first_id)
         return device.copied_out(on_gpu)
 
     # A graph of centroids would be searched on the CPU; torch's product finds lists on the GPU.
@@ -141,7 +141,7 @@ def _add_presized(
     _presize(index, np.bincount(lists, minlength=index.nlist))
     pointer, start = load_faiss().swig_ptr, 0
     for numbers, block in blocks:
-        rotated, ids = rotation.apply(block), numbers + first_id
+        rotated, ids = rotation.apply_alike(block), numbers + first_id
         chosen = np.ascontiguousarray(lists[start : start + len(block)])
         index.add_core(len(block), pointer(rotated), pointer(ids), pointer(chosen))
         start += len(block)
@@ -159,16 +159,16 @@ def _add(index: Any, blocks: _Blocks, rotation: Rotation, *, first_id: int) -> N
     is_ivf = isinstance(index, load_faiss().IndexIVF)
     for numbers, block in blocks:
         if is_ivf:
-            index.add_with_ids(rotation.apply(block), numbers + first_id)
+            index.add_with_ids(rotation.apply_alike(block), numbers + first_id)
         else:
-            index.add(rotation.apply(block))
+            index.add(rotation.apply_alike(block))
 
 
 def _assigner(index: Any, rotation: Rotation, *, device: str) -> _Assign:
     """How a block of unrotated rows finds its lists: int64 [n]."""
     coarse, is_far = coarse_of(index), index.nlist > _MOST_COMPARED_LISTS
     if is_far and _is_graph(coarse) and not device.startswith("cuda"):
-        return lambda block: _first(coarse, rotation.apply(block))
+        return lambda block: _first(coarse, rotation.apply_alike(block))
     # Centroids are turned back once, instead of every row twice.
     centroids = rotation.undo(coarse.reconstruct_n(0, index.nlist))
     return nearest_on(device, centroids)

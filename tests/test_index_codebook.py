@@ -252,6 +252,20 @@ def test_a_rotation_keeps_inner_products_and_can_be_undone() -> None:
     assert (Rotation.random(16, seed=1).apply(rows) == rotated).all()
 
 
+@pytest.mark.parametrize("dim", [16, 100, 512])
+def test_a_row_is_rotated_alike_whatever_stands_beside_it(dim: int) -> None:
+    """To the bit, in any number of rows and at any place; and as queries are, nearly."""
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(700, dim)).astype(np.float32)
+    rotation = Rotation.random(dim, seed=1)
+    rotated = rotation.apply_alike(rows)
+    np.testing.assert_allclose(rotated, rotation.apply(rows), atol=1e-4)
+    for size in (1, 2, 7, 255, 256, 257, 600):
+        chosen = random.permutation(700)[:size]
+        assert np.array_equal(rotation.apply_alike(rows[chosen]), rotated[chosen]), size
+    assert Rotation().apply_alike(rows) is rows
+
+
 def test_rotated_rabitq_finds_much_more_where_dimensions_are_ordered_by_variance(
     tmp_path: Path,
 ) -> None:

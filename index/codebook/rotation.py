@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from index.errors import IndexFolderError
 
 _DTYPE = np.dtype("<f4")
+_ALIKE_ROWS = 256
 
 
 def needs_rotation(factory: str) -> bool:
@@ -54,6 +56,13 @@ class Rotation:
         """Rotate fp32 rows [n, D]; inner products stay."""
         return rows if self._matrix is None else _product(rows, self._matrix)
 
+    def apply_alike(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The same, a row to the same bits whichever rows stand beside it.
+
+        Codes are copied from shard to shard, and made again from rows that lie elsewhere.
+        """
+        return rows if self._matrix is None else _product_alike(rows, self._matrix)
+
     def undo(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Rotate fp32 rows [n, D] back."""
         return rows if self._matrix is None else _product(rows, self._matrix.T)
@@ -61,3 +70,15 @@ class Rotation:
 
 def _product(rows: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(rows @ matrix, dtype=np.float32)
+
+
+def _product_alike(rows: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    # A product of one shape takes one path, at every row. Not numpy's: OpenBLAS 0.3 adds up the
+    # last rows of a tile in another order on some processors, whatever the shape.
+    turned, block = torch.from_numpy(matrix), torch.zeros(_ALIKE_ROWS, rows.shape[1])
+    rotated = np.empty(rows.shape, np.float32)
+    for start in range(0, len(rows), _ALIKE_ROWS):
+        part = rows[start : start + _ALIKE_ROWS]
+        block[: len(part)] = torch.from_numpy(part)
+        rotated[start : start + len(part)] = (block @ turned)[: len(part)].numpy()
+    return rotated
