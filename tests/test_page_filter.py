@@ -94,4 +94,5 @@ def test_fields_of_the_filter_are_those_of_the_index(page: Page) -> None:
     """What the page offers before it knows the collection is what any index can be asked."""
     page.get_by_text("Filter").click()
     fields = page.get_by_label("Field").locator("option")
+    sync_api.expect(fields).to_have_count(len(COLUMNS))  # its first row comes when it has opened
     assert [each.get_attribute("value") for each in fields.all()] == list(COLUMNS)

@@ -23,10 +23,10 @@ from multigrain.metrics import positive_ranks
 from multigrain.program import run_main
 from trainer import evaluate as program
 from trainer.engine.processes import Processes, alone
-from trainer.evaluate import evaluate
 from trainer.evaluation.embed_pictures import UnreadableError, embed_pictures
 from trainer.evaluation.embedding_cache import EmbeddingCache
 from trainer.evaluation.results import QUERIES, REPORT, RESULTS, Result
+from trainer.evaluation.run import evaluate
 from trainer.protocols.test_set import Picture
 from trainer.settings_evaluate import EvaluateConfig
 from trainer.speech import say_nothing

@@ -17,11 +17,11 @@ from index.export_rows import export_index
 from multigrain.embedder import Embedder
 from multigrain.program import load_config
 from trainer.engine.processes import alone
-from trainer.evaluate import evaluate
 from trainer.evaluation.comparison import compare
 from trainer.evaluation.embeddings import ReadyMade
 from trainer.evaluation.feature_file import FeatureError
 from trainer.evaluation.results import RESULTS, Result
+from trainer.evaluation.run import evaluate
 from trainer.protocols.test_set import Picture, ProtocolError
 from trainer.settings_evaluate import EvaluateConfig
 
