@@ -18,7 +18,7 @@ from index.embedding.model_rows import BATCHES_PER_BLOCK, batch_size_on
 from index.embedding.own_threads import OwnThreads
 from index.errors import WorkerError
 from index.layout import Layout
-from index.staging import StagingWriter, recover
+from index.staging import staging_behind
 from index.steps import Steps
 from multigrain.engine import DeviceMemoryError
 from multigrain.locations import Url
@@ -74,8 +74,6 @@ def embed_pending(
     processes of a `crew` share the work, each with its own threads. Raises WorkerError when one
     of them fails, DeviceMemoryError, ObjectStoreError; blocks that are done are durable then.
     """
-    staged = journal.staged()
-    recover(layout, staged, dim=embedder.dim)
     known = KnownContents(journal.hashes(), journal.content_id)
     blocks = blocks_of(
         journal.pending(list(bases), every=verify_content),
@@ -83,15 +81,15 @@ def embed_pending(
         every=verify_content,
     )
     with (
-        _hands(embedder, bases, known, crew, num_threads=decode_threads) as hands,
-        StagingWriter(
+        staging_behind(
             layout,
-            last=staged[-1] if staged else None,
+            journal.staged(),
             next_id=journal.next_id(),
             dim=embedder.dim,
             shard_rows=shard_rows,
             steps=steps,
         ) as writer,
+        _hands(embedder, bases, known, crew, num_threads=decode_threads) as hands,
         PeakMemory() as memory,
     ):
         ledger = Ledger(journal, writer, known, durable_rows=DURABLE_ROWS)

@@ -21,7 +21,7 @@ from index.lock import open_shared
 from index.manifest import Manifest
 from index.rows import RowRange, StoredRows
 from index.searching.live import live_flags
-from index.staging import StagingWriter, recover
+from index.staging import staging_behind
 from index.store import Rows16, require_size
 from index.workshop import Workshop
 
@@ -51,11 +51,10 @@ class OtherRows:
     def take(self, *, shard_rows: int) -> int:
         """Take the rows over, durably a block at a time; gives their number."""
         shop, known = self._shop, self._known()
-        first_id, staged = shop.journal.next_id(), shop.journal.staged()
-        recover(shop.layout, staged, dim=shop.model.D)
-        with StagingWriter(
+        first_id = shop.journal.next_id()
+        with staging_behind(
             shop.layout,
-            last=staged[-1] if staged else None,
+            shop.journal.staged(),
             next_id=first_id,
             dim=shop.model.D,
             shard_rows=shard_rows,

@@ -127,3 +127,20 @@ class StagingWriter:
     ) -> None:
         """Close the file; rows since the last `sync` may be lost."""
         self._file.close()
+
+
+def staging_behind(
+    layout: Layout,
+    staged: list[StagedShard],
+    *,
+    next_id: int,
+    dim: int,
+    shard_rows: int,
+    steps: Steps,
+) -> StagingWriter:
+    """Open staging behind its durable rows, those of `staged`; raises as `recover`."""
+    recover(layout, staged, dim=dim)
+    last = staged[-1] if staged else None
+    return StagingWriter(
+        layout, last=last, next_id=next_id, dim=dim, shard_rows=shard_rows, steps=steps
+    )

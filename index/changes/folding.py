@@ -15,7 +15,7 @@ from index.changes.segment import Part, Segment, begin_segment, segment_numbers
 from index.collection.photo_file import read_same_bytes
 from index.collection.reading import PhotoEmbedder
 from index.lock import adds_lock
-from index.staging import StagedShard, StagingWriter, recover
+from index.staging import StagedShard, staging_behind
 from index.store import EMBEDDING_DTYPE, Rows16
 from index.workshop import Workshop
 from multigrain.errors import MultiGrainError
@@ -107,11 +107,9 @@ def _warn_of_damage(shop: Workshop, segment: Segment) -> None:
 
 def _stage(shop: Workshop, rows: Rows16, *, first_id: int, shard_rows: int) -> list[StagedShard]:
     """Append rows to the unfinished shards, durably; a kill before the commit undoes it."""
-    staged = shop.journal.staged()
-    recover(shop.layout, staged, dim=shop.model.D)
-    with StagingWriter(
+    with staging_behind(
         shop.layout,
-        last=staged[-1] if staged else None,
+        shop.journal.staged(),
         next_id=first_id,
         dim=shop.model.D,
         shard_rows=shard_rows,
